@@ -1,0 +1,42 @@
+# lictor: `make demo` and `make test` work on a clean machine that has git, make and a Python >= 3.12 somewhere.
+PY := .venv/bin/python
+JOBS ?= auto
+
+.PHONY: demo test test-only lint types bench torture format clean setup lock
+
+setup: .venv/ready
+
+.venv/ready: constraints.txt pyproject.toml tools/setup
+	@tools/setup
+
+demo: .venv/ready
+	@.venv/bin/lictor demo
+
+test: lint types test-only
+
+lint: .venv/ready
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+# mypy wants the package under its own name, whatever the checkout's folder is called.
+types: .venv/ready
+	@MYPYPATH=.venv/source .venv/bin/mypy -p lictor
+
+test-only: .venv/ready
+	@$(PY) -m pytest -n $(JOBS) tests
+
+bench: .venv/ready
+	@$(PY) -m tests.benchmarks
+
+torture: .venv/ready
+	@$(PY) -m tests.torture
+
+format: .venv/ready
+	@.venv/bin/ruff check --fix-only -q .
+	@.venv/bin/ruff format -q .
+
+lock:
+	@tools/lock
+
+clean:
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,3 @@
+"""lictor: an inline mTLS proxy monitor for AI agents."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The trust domain: certificate authorities, identities (SPIFFE), revocation, TLS contexts."""

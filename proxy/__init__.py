@@ -1,0 +1,1 @@
+"""The running monitor: configuration, workers, control process, the channel between them."""
