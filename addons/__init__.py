@@ -1,1 +1,1 @@
-"""mitmproxy addons, one concern a file. Each carries values between the hooks and the plain code below; nothing more."""
+"""mitmproxy addons, one concern a file. They carry values between the hooks and the plain code below."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def json_option(command: F) -> F:
+def json_option[F: Callable[..., Any]](command: F) -> F:
     """The `--json` option that everything that prints a result has."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
 

@@ -65,7 +65,7 @@ def sign_compact(header: dict[str, Any], payload: bytes, signer: Signer) -> str:
 
 
 def parse_compact(text: str, *, typ: frozenset[str], max_bytes: int = MAX_TOKEN) -> Token:
-    """Check the form of a compact JWS. Raises VerificationError: size, parts, spelling, header, `typ`, `crit`, `alg`."""
+    """Check the form of a compact JWS: size, parts, spelling, header, `typ`, `crit`, `alg`. Raises VerificationError."""
     if len(text) > max_bytes:
         raise VerificationError(f"the token has {len(text)} characters, more than {max_bytes}")
     if not _COMPACT.fullmatch(text):

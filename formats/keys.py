@@ -1,4 +1,4 @@
-"""Public keys as JWK (RFC 7517, RFC 8037), their thumbprints (RFC 7638), and private keys in files that only we can read."""
+"""Public keys as JWK (RFC 7517, RFC 8037), thumbprints (RFC 7638), and private keys in files that only we can read."""
 
 from __future__ import annotations
 
