@@ -17,3 +17,7 @@ class UsageError(LictorError):
 
 class VerificationError(LictorError):
     """Something that claims to be authentic is not, or does not say what it must."""
+
+
+class LedgerError(LictorError):
+    """The ledger cannot be written or does not agree with its own checkpoint. Nothing may be forwarded after it."""

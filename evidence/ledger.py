@@ -1,0 +1,243 @@
+"""The ledger: the one writer of the action log. It gives out order and time, and says when an entry is durable.
+
+Adding is synchronous and cheap; writing happens in one thread. While a batch is being written the next one collects, so
+a commit costs one disk sync however many entries wait for it. Everything added between two awaits is in one batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ..formats import strict_json
+from ..formats.canonical import canonical
+from ..formats.errors import FormatError, LedgerError, UsageError, VerificationError
+from ..formats.jws import Signer
+from ..formats.keys import from_jwk
+from .checkpoint import CheckpointSigner, Verifier, verify_checkpoint
+from .merkle import CompactTree, leaf_hash
+from .store import Batch, BetRow, DocumentKind, DocumentRow, Head, NodeRow, Stamped, Store, WindowRow
+
+LAZY_FLUSH = 0.05
+"""Seconds after which what nobody committed is written anyway."""
+REHASHED = 1 << 16
+"""How many of the last entries are hashed again when a ledger is opened; those before rest on the signed checkpoint."""
+
+
+class Ledger:
+    """The action log of one origin. Made by `open`; used from one event loop."""
+
+    def __init__(self, store: Store, signer: CheckpointSigner, tree: CompactTree, clock: int) -> None:
+        self.origin = signer.verifier.name
+        self._store = store
+        self._signer = signer
+        self._tree = tree
+        self._clock = clock
+        self._batch = Batch()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._written: list[asyncio.Future[None]] = []
+        self._pending = self._scheduled = self._writing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._dead: LedgerError | None = None
+        self._closed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+
+    @classmethod
+    def open(cls, store: Store, origin: str, signer: Signer) -> Ledger:
+        """Take up the log where it ended and sign a fresh checkpoint of it.
+
+        Raises UsageError if the store is another log's, LedgerError if it does not agree with its last checkpoint or
+        cannot be written.
+        """
+        checkpoints = CheckpointSigner(origin, signer)
+        found = store.meta("origin")
+        if found is None:
+            store.put_meta("origin", origin)
+        elif found != origin:
+            raise UsageError(
+                f"the ledger is the log of {found}, not of {origin}: give this monitor another ledger path"
+            )
+        tree, clock = _take_up(store, checkpoints.verifier)
+        ledger = cls(store, checkpoints, tree, clock)
+        ledger._write(Batch(), tree.size, tree.edge(), clock)
+        return ledger
+
+    @property
+    def size(self) -> int:
+        """How many entries were added, durable or not yet."""
+        return self._tree.size
+
+    def root(self) -> bytes:
+        """The Merkle root over `size` entries."""
+        return self._tree.root()
+
+    def now(self) -> float:
+        """The time as a NumericDate in whole microseconds, later than every one given out before.
+
+        That holds across restarts and clock changes for every value given out before the last durable batch.
+        """
+        self._clock = max(time.time_ns() // 1000, self._clock + 1)
+        return self._clock / 1e6
+
+    def add(self, fields: Mapping[str, Any]) -> Stamped:
+        """Give an entry its `seq` and `timestamp` and put it into the log. It is not durable before `commit`.
+
+        Raises FormatError for what has no canonical form, LedgerError when the ledger is dead; then nothing was added.
+        """
+        self._check_alive()
+        clock = max(time.time_ns() // 1000, self._clock + 1)
+        seq, timestamp = self._tree.size, clock / 1e6
+        data = canonical({**fields, "seq": seq, "timestamp": timestamp})
+        stamped = Stamped(seq, timestamp, data, leaf_hash(data))
+        self._clock = clock
+        self._tree.append(stamped.leaf)
+        self._batch.entries.append(stamped)
+        self._soon()
+        return stamped
+
+    def add_bet(self, row: BetRow) -> None:
+        """Keep a BET. Raises LedgerError when the ledger is dead (so do the following)."""
+        self._check_alive()
+        self._batch.bets.append(row)
+        self._soon()
+
+    def add_node(self, row: NodeRow) -> None:
+        """Keep an ECT node; a jti that is known already stays as it was."""
+        self._check_alive()
+        self._batch.nodes.append(row)
+        self._soon()
+
+    def put_window(self, row: WindowRow) -> None:
+        """Remember where the open window of (agent, policy) begins, instead of what was remembered before."""
+        self._check_alive()
+        self._batch.windows.append(row)
+        self._soon()
+
+    def put_document(self, kind: DocumentKind, id: str, document: Mapping[str, Any]) -> None:
+        """Keep what a verifier needs besides the log: an evidence JWK under its kid, a binding under its digest."""
+        self._check_alive()
+        self._batch.documents.append(DocumentRow(kind, id, canonical(document)))
+        self._soon()
+
+    def commit(self) -> asyncio.Future[None]:
+        """A future that is done when everything added so far is durable; LedgerError if it never will be."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        if self._dead is not None:
+            future.set_exception(LedgerError(str(self._dead)))
+        elif self._pending:
+            self._waiting.append(future)
+            if not self._scheduled and not self._writing:
+                # In the next turn of the loop, so that what others add in this one comes along.
+                self._scheduled = True
+                loop.call_soon(self._cut)
+        elif self._writing:
+            self._written.append(future)
+        else:
+            future.set_result(None)
+        return future
+
+    async def close(self) -> None:
+        """Write what is left with a checkpoint over it and give the store back. Raises LedgerError if that fails."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self.commit()
+        finally:
+            await asyncio.to_thread(self._thread.shutdown)
+            self._store.close()
+
+    def _check_alive(self) -> None:
+        if self._dead is not None:
+            raise LedgerError(str(self._dead))
+        if self._closed:
+            raise LedgerError("the ledger is closed")
+
+    def _soon(self) -> None:
+        if not self._pending:
+            self._timer = asyncio.get_running_loop().call_later(LAZY_FLUSH, self._cut)
+            self._pending = True
+
+    def _cut(self) -> None:
+        """Hand the batch to the writer; when that is busy, `_done` comes back here."""
+        self._scheduled = False
+        if self._writing or not self._pending or self._dead is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        batch, self._batch = self._batch, Batch()
+        self._written, self._waiting = self._waiting, []
+        self._pending, self._writing = False, True
+        edge = self._tree.edge()
+        loop = asyncio.get_running_loop()
+        writing = loop.run_in_executor(self._thread, self._write, batch, self._tree.size, edge, self._clock)
+        writing.add_done_callback(self._done)
+
+    def _write(self, batch: Batch, size: int, edge: bytes, clock: int) -> None:
+        """In the writer's thread: sign the checkpoint that covers the batch and store both."""
+        note = self._signer.sign(size, CompactTree(size, edge).root())
+        batch.head = Head(size, note, edge, clock)
+        self._store.append(batch)
+
+    def _done(self, writing: asyncio.Future[None]) -> None:
+        self._writing = False
+        error = writing.exception()
+        if error is not None:
+            self._die(error)
+            return
+        for future in self._written:
+            if not future.done():
+                future.set_result(None)
+        self._written = []
+        self._cut()
+
+    def _die(self, error: BaseException) -> None:
+        text = str(error) if isinstance(error, LedgerError) else f"the ledger cannot be written: {error!r}"
+        self._dead = LedgerError(text)
+        for future in (*self._written, *self._waiting):
+            if not future.done():
+                future.set_exception(LedgerError(text))
+        self._written, self._waiting = [], []
+
+
+def _take_up(store: Store, own: Verifier) -> tuple[CompactTree, int]:
+    """The tree and the clock at the end of `store`. Raises LedgerError if its checkpoint says something else."""
+    head = store.head()
+    if head is None:
+        if next(store.entries(), None) is not None:
+            raise LedgerError("the ledger holds entries but no checkpoint over them")
+        return CompactTree(), 0
+    try:
+        checkpoint = verify_checkpoint(head.checkpoint, own.name, _known_keys(store, own))
+        tree = _hash_again(store, head)
+    except (FormatError, VerificationError, ValueError) as e:
+        raise LedgerError(f"the ledger does not agree with its last checkpoint: {e}") from None
+    if (checkpoint.size, checkpoint.root) != (tree.size, tree.root()):
+        raise LedgerError(
+            f"the ledger does not agree with its last checkpoint: that covers {checkpoint.size} entries with the root "
+            f"{checkpoint.root.hex()}, the stored {tree.size} entries have {tree.root().hex()}"
+        )
+    return tree, head.clock
+
+
+def _known_keys(store: Store, own: Verifier) -> list[Verifier]:
+    """This monitor's key and those that signed the log before it."""
+    jwks = (strict_json.loads_object(document.data) for document in store.documents("key"))
+    return [own, *(Verifier.of(own.name, from_jwk(jwk)) for jwk in jwks if jwk.get("crv") == "Ed25519")]
+
+
+def _hash_again(store: Store, head: Head) -> CompactTree:
+    """The tree from the stored edge, with its last leaves taken from the entries themselves."""
+    if head.size and next(store.entries(head.size - 1), None) is None:
+        raise FormatError(f"expected entry {head.size - 1}, found the end of the log")
+    tail = head.size & -REHASHED
+    tree = CompactTree(tail, CompactTree(head.size, head.edge).edge()[: 32 * tail.bit_count()])
+    for seq, data in store.entries(tail):
+        if seq != tree.size:
+            raise FormatError(f"expected entry {tree.size}, found entry {seq}")
+        tree.append(leaf_hash(data))
+    return tree

@@ -1,0 +1,232 @@
+"""The store in one SQLite file: WAL, synchronous=FULL, one writer, any number of readers beside it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..formats.errors import LedgerError, UsageError
+from .store import Batch, BetRow, DocumentKind, DocumentRow, Head, NodeRow, WindowRow
+
+FORMAT = "lictor-ledger/1"
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE entries (seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL, data BLOB NOT NULL);
+CREATE TABLE bets (
+    id INTEGER PRIMARY KEY, jti TEXT NOT NULL UNIQUE, agent_id TEXT NOT NULL, policy_id TEXT NOT NULL,
+    first_seq INTEGER NOT NULL, count INTEGER NOT NULL, start REAL NOT NULL, end REAL NOT NULL, token TEXT NOT NULL);
+CREATE TABLE nodes (
+    id INTEGER PRIMARY KEY, jti TEXT NOT NULL, wid TEXT NOT NULL, agent_id TEXT NOT NULL, issuer TEXT NOT NULL,
+    iat REAL NOT NULL, parents TEXT NOT NULL, token TEXT NOT NULL, origin TEXT NOT NULL, UNIQUE (wid, jti));
+CREATE TABLE windows (
+    agent_id TEXT NOT NULL, policy_id TEXT NOT NULL, start REAL NOT NULL, first_seq INTEGER NOT NULL, prev_bet TEXT,
+    PRIMARY KEY (agent_id, policy_id));
+CREATE TABLE documents (
+    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, data BLOB NOT NULL, UNIQUE (kind, id));
+CREATE TABLE head (
+    one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, checkpoint TEXT NOT NULL, edge BLOB NOT NULL,
+    clock INTEGER NOT NULL);
+"""
+_WAL_PAGES = 4000
+
+
+class SqliteReader:
+    """Reads a ledger, also while a monitor writes it. What it sees is durable."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UsageError if `path` is not a ledger."""
+        self.path = path
+        if not path.is_file():
+            raise UsageError(f"there is no ledger at {path}")
+        try:
+            self._db = _connect(f"{path.resolve().as_uri()}?mode=ro")
+            form = self.meta("format")
+        except (sqlite3.Error, LedgerError) as e:
+            raise UsageError(f"{path} cannot be read as a ledger: {e}") from None
+        if form != FORMAT:
+            raise UsageError(f"{path} has the ledger format {form!r}, expected {FORMAT!r}")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read inside is of one moment."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+    def _rows(self, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._db.execute(sql, values)
+        except sqlite3.Error as e:
+            raise LedgerError(f"the ledger {self.path} cannot be read: {e}") from None
+
+    def head(self) -> Head | None:
+        return next((Head(*row) for row in self._rows("SELECT size, checkpoint, edge, clock FROM head")), None)
+
+    def last_checkpoint(self) -> str | None:
+        head = self.head()
+        return head.checkpoint if head else None
+
+    def entries(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        sql = "SELECT seq, data FROM entries WHERE seq >= ? AND seq < ? ORDER BY seq"
+        yield from self._rows(sql, first, 2**63 - 1 if end is None else end)
+
+    def leaves(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes, bytes]]:
+        sql = "SELECT seq, leaf, data FROM entries WHERE seq >= ? AND seq < ? ORDER BY seq"
+        yield from self._rows(sql, first, 2**63 - 1 if end is None else end)
+
+    def bets(self, agent_id: str | None = None, policy_id: str | None = None) -> Iterator[BetRow]:
+        sql = """SELECT jti, agent_id, policy_id, first_seq, count, start, end, token FROM bets
+                 WHERE (?1 IS NULL OR agent_id = ?1) AND (?2 IS NULL OR policy_id = ?2) ORDER BY id"""
+        yield from (BetRow(*row) for row in self._rows(sql, agent_id, policy_id))
+
+    def nodes(self, wid: str | None = None) -> Iterator[NodeRow]:
+        sql = """SELECT jti, wid, agent_id, issuer, iat, parents, token, origin FROM nodes
+                 WHERE ?1 IS NULL OR wid = ?1 ORDER BY id"""
+        for jti, found, agent_id, issuer, iat, parents, token, origin in self._rows(sql, wid):
+            yield NodeRow(
+                jti, found, agent_id, issuer, iat, tuple(parents.split("\n")) if parents else (), token, origin
+            )
+
+    def windows(self) -> Iterator[WindowRow]:
+        sql = "SELECT agent_id, policy_id, start, first_seq, prev_bet FROM windows ORDER BY agent_id, policy_id"
+        yield from (WindowRow(*row) for row in self._rows(sql))
+
+    def documents(self, kind: DocumentKind) -> Iterator[DocumentRow]:
+        sql = "SELECT kind, id, data FROM documents WHERE kind = ? ORDER BY number"
+        yield from (DocumentRow(*row) for row in self._rows(sql, kind))
+
+    def meta(self, name: str) -> str | None:
+        return next((row[0] for row in self._rows("SELECT value FROM meta WHERE name = ?", name)), None)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class SqliteStore(SqliteReader):
+    """The writer. It reads through a connection of its own, so it never sees what is not committed."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the ledger at `path`. Raises UsageError if another process writes it or it cannot be made."""
+        self._lock = _lock(path)
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.chmod(path, 0o600)
+            self._writer = _open_writer(path)
+            _sync_directory(path.parent)
+            super().__init__(path)
+        except OSError as e:
+            os.close(self._lock)
+            raise UsageError(f"the ledger {path} cannot be opened for writing: {e.strerror}") from None
+        except sqlite3.Error as e:
+            os.close(self._lock)
+            raise UsageError(f"the ledger {path} cannot be opened for writing: {e}") from None
+        except UsageError:
+            self._writer.close()
+            os.close(self._lock)
+            raise
+
+    def append(self, batch: Batch) -> None:
+        """One transaction. Raises LedgerError; the connection is then of no more use."""
+        with self._transaction() as db:
+            _insert(db, "entries", 3, [(entry.seq, entry.leaf, entry.data) for entry in batch.entries])
+            _insert(
+                db, "bets (jti, agent_id, policy_id, first_seq, count, start, end, token)", 8, map(_bet, batch.bets)
+            )
+            nodes = [_node(row) for row in batch.nodes]
+            _insert(db, "nodes (jti, wid, agent_id, issuer, iat, parents, token, origin)", 8, nodes, "OR IGNORE")
+            _insert(db, "windows", 5, [_window(row) for row in batch.windows], "OR REPLACE")
+            documents = [(row.kind, row.id, row.data) for row in batch.documents]
+            _insert(db, "documents (kind, id, data)", 3, documents, "OR IGNORE")
+            if batch.head is not None:
+                head = batch.head
+                _insert(db, "head", 5, [(1, head.size, head.checkpoint, head.edge, head.clock)], "OR REPLACE")
+
+    def put_meta(self, name: str, value: str) -> None:
+        with self._transaction() as db:
+            _insert(db, "meta", 2, [(name, value)], "OR REPLACE")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            yield self._writer
+            self._writer.execute("COMMIT")
+        except (sqlite3.Error, OSError, OverflowError) as e:
+            raise LedgerError(f"the ledger {self.path} cannot be written: {e}") from e
+
+    def close(self) -> None:
+        super().close()
+        self._writer.close()
+        os.close(self._lock)
+
+
+def _bet(row: BetRow) -> tuple[object, ...]:
+    return (row.jti, row.agent_id, row.policy_id, row.first_seq, row.count, row.start, row.end, row.token)
+
+
+def _node(row: NodeRow) -> tuple[object, ...]:
+    parents = "\n".join(row.parents)
+    return (row.jti, row.wid, row.agent_id, row.issuer, row.iat, parents, row.token, row.origin)
+
+
+def _window(row: WindowRow) -> tuple[object, ...]:
+    return (row.agent_id, row.policy_id, row.start, row.first_seq, row.prev_bet)
+
+
+def _insert(
+    db: sqlite3.Connection, table: str, columns: int, rows: Iterable[tuple[object, ...]], otherwise: str = ""
+) -> None:
+    marks = ", ".join("?" * columns)
+    db.executemany(f"INSERT {otherwise} INTO {table} VALUES ({marks})", rows)  # noqa: S608 - constants only
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
+
+
+def _open_writer(path: Path) -> sqlite3.Connection:
+    db = _connect(f"{path.resolve().as_uri()}?mode=rw")
+    try:
+        mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != "wal":
+            raise sqlite3.OperationalError(f"this file system has no write-ahead log (journal mode {mode})")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+        if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            insert = f"INSERT INTO meta VALUES ('format', '{FORMAT}');"  # noqa: S608
+            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {insert} COMMIT;")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _lock(path: Path) -> int:
+    """A descriptor that holds the writer's lock of the ledger. Raises UsageError if it is taken."""
+    try:
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as e:
+        raise UsageError(f"the ledger {path} cannot be opened for writing: {e.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise UsageError(
+            f"another monitor writes the ledger {path}: stop it first, or give this monitor another ledger path"
+        ) from None
+    return descriptor
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

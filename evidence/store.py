@@ -1,0 +1,136 @@
+"""What a ledger keeps, and the seam to whatever keeps it.
+
+A batch is written whole or not at all: entries, BETs, nodes, windows, documents and the head that covers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+DocumentKind = Literal["key", "binding"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """An entry as the log has it: `data` are its canonical bytes, `leaf` is its RFC 9162 leaf hash."""
+
+    seq: int
+    timestamp: float
+    data: bytes
+    leaf: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BetRow:
+    """A BET as issued. The window is half-open: `start` <= t < `end`, NumericDates; `first_seq` as the BET says it."""
+
+    jti: str
+    agent_id: str
+    policy_id: str
+    first_seq: int
+    count: int
+    start: float
+    end: float
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """An ECT node of the workflow `wid`: minted by this monitor or received by it."""
+
+    jti: str
+    wid: str
+    agent_id: str
+    issuer: str
+    iat: float
+    parents: tuple[str, ...]
+    token: str
+    origin: Literal["minted", "received"]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRow:
+    """Where the open window of (agent, policy) began; `prev_bet` is the jti of the BET that closed the one before."""
+
+    agent_id: str
+    policy_id: str
+    start: float
+    first_seq: int
+    prev_bet: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """What a verifier needs besides the log: an evidence key (JWK, `id` = kid) or a binding (`id` = its digest)."""
+
+    kind: DocumentKind
+    id: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of the log: the signed checkpoint of `size` entries, the tree's right edge, the clock in microseconds."""
+
+    size: int
+    checkpoint: str
+    edge: bytes
+    clock: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """What goes into one transaction. `head` is set when the batch is cut."""
+
+    entries: list[Stamped] = field(default_factory=list)
+    bets: list[BetRow] = field(default_factory=list)
+    nodes: list[NodeRow] = field(default_factory=list)
+    windows: list[WindowRow] = field(default_factory=list)
+    documents: list[DocumentRow] = field(default_factory=list)
+    head: Head | None = None
+
+
+class Reader(Protocol):
+    """Reads what is durable. Iterators come in log order (entries by seq, the others as they were added)."""
+
+    def head(self) -> Head | None:
+        """The last head, None for a store that was never written."""
+
+    def last_checkpoint(self) -> str | None:
+        """The signed note of the last head."""
+
+    def entries(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """(seq, canonical bytes) for first <= seq < end."""
+
+    def leaves(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes, bytes]]:
+        """(seq, leaf hash, canonical bytes) for first <= seq < end."""
+
+    def bets(self, agent_id: str | None = None, policy_id: str | None = None) -> Iterator[BetRow]:
+        """All BETs, or those of one agent and/or policy."""
+
+    def nodes(self, wid: str | None = None) -> Iterator[NodeRow]:
+        """All ECT nodes, or those of one workflow."""
+
+    def windows(self) -> Iterator[WindowRow]:
+        """The open windows."""
+
+    def documents(self, kind: DocumentKind) -> Iterator[DocumentRow]:
+        """The documents of one kind."""
+
+    def meta(self, name: str) -> str | None:
+        """A value of the store itself (its origin)."""
+
+    def close(self) -> None:
+        """Give back files and locks."""
+
+
+class Store(Reader, Protocol):
+    """A reader that also writes. Only one can be open on a log (UsageError for the second)."""
+
+    def append(self, batch: Batch) -> None:
+        """Write all of it durably or raise LedgerError; a failed batch leaves no trace."""
+
+    def put_meta(self, name: str, value: str) -> None:
+        """Set a value of the store itself. Raises LedgerError."""
