@@ -32,9 +32,9 @@ def _exact(value: Any) -> Any:
         for name in value:
             if type(name) is not str:
                 raise FormatError(f"the member name {name!r} is not a string")
-            if name >= _NEEDS_UTF16_ORDER or max(name, default="") >= _NEEDS_UTF16_ORDER:
+            if not name.isascii() and max(name) >= _NEEDS_UTF16_ORDER:
                 raise FormatError(f"the member name {name!r} holds a character from U+E000 up")
-        return {name: _exact(member) for name, member in value.items()}
+        return {name: member if type(member) is str else _exact(member) for name, member in value.items()}
     if kind is list or kind is tuple:
         return [_exact(member) for member in value]
     if kind is float:
