@@ -1,0 +1,116 @@
+"""The catalog: which URLs are which targets, and of what kind. What is not in it is plain HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ..formats.errors import FormatError, UsageError
+from ..formats.names import authority_text
+from ..formats.spiffe import SpiffeId
+from .model import ActionType
+from .patterns import AuthorityMap, UrlMap, UrlPattern, check_urn
+
+Kind = Literal["tool", "data_source", "model", "agent"]
+Protocol = Literal["http", "mcp", "a2a"]
+
+ACTION_TYPES: dict[str, ActionType] = {
+    "tool": ActionType.TOOL_CALL,
+    "data_source": ActionType.DATA_SOURCE_ACCESS,
+    "model": ActionType.MODEL_INFERENCE,
+    "agent": ActionType.DELEGATION,
+}
+_KIND_OF_PROTOCOL = {"mcp": "tool", "a2a": "agent"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One `[[target]]` of the configuration. `match`: URL patterns; `agent_id`: SPIFFE ID of the agent behind it.
+
+    `client_cert` and `client_key` are what the monitor shows the server, `ca` what it trusts instead of the system's.
+    """
+
+    urn: str
+    kind: Kind
+    match: tuple[str, ...]
+    protocol: Protocol = "http"
+    agent_id: str | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    ca: Path | None = None
+
+
+class Catalog:
+    """All targets by URL. A look-up costs the same for one target and for thousands. Raises UsageError."""
+
+    __slots__ = ("_authorities", "_urls", "targets")
+
+    def __init__(self, targets: Iterable[Target]) -> None:
+        self.targets = tuple(targets)
+        self._urls: UrlMap[Target] = UrlMap()
+        self._authorities: AuthorityMap[Target] = AuthorityMap()
+        seen: set[str] = set()
+        patterns: list[tuple[UrlPattern, Target]] = []
+        for target in self.targets:
+            _check(target)
+            if target.urn in seen:
+                raise UsageError(f"the target {target.urn} stands twice in the catalog: give each its own urn")
+            seen.add(target.urn)
+            patterns += [(self._add(target, text), target) for text in target.match]
+        # Servers redirect between /x and /x/, and neither way may lead out of the catalog.
+        for pattern, target in patterns:
+            if other := _other_spelling(pattern.path):
+                self._urls.add(replace(pattern, path=other), target)
+
+    def _add(self, target: Target, text: str) -> UrlPattern:
+        try:
+            pattern = UrlPattern.parse(text)
+        except UsageError as e:
+            raise UsageError(f"the target {target.urn}: {e}") from None
+        other = self._urls.add(pattern, target)
+        if other is not None:
+            raise UsageError(f"the pattern {text!r} belongs to {other.urn} and to {target.urn}: it can name only one")
+        self._authorities.add(pattern, target)
+        return pattern
+
+    def find(self, scheme: str, host: str, port: int, path: str) -> Target | None:
+        """The target with the most specific pattern for this URL (parts canonical, as `formats.names` gives them).
+
+        A slash at the end of the path makes no difference, unless the catalog names both spellings.
+        """
+        return self._urls.find(scheme, authority_text(scheme, host, port), path)
+
+    def at(self, host: str, port: int) -> tuple[Target, ...]:
+        """All targets that have a URL on this authority."""
+        return tuple(dict.fromkeys(self._authorities.at(host, port)))
+
+
+def _other_spelling(path: str) -> str:
+    """The path with or without the slash at its end; of `/x/**` it is `/x`; of the root there is none ("")."""
+    if path.endswith("/**"):
+        return path[:-3]
+    return path[:-1] if path.endswith("/") else path + "/"
+
+
+def _check(target: Target) -> None:
+    check_urn(target.urn)
+    if "#" in target.urn:
+        raise UsageError(f"the target {target.urn} has a fragment: # is for what is inside a target")
+    if target.kind not in ACTION_TYPES:
+        raise UsageError(f"the target {target.urn} has kind {target.kind!r}, expected {', '.join(ACTION_TYPES)}")
+    if target.protocol not in ("http", "mcp", "a2a"):
+        raise UsageError(f"the target {target.urn} has protocol {target.protocol!r}, expected http, mcp or a2a")
+    if _KIND_OF_PROTOCOL.get(target.protocol, target.kind) != target.kind:
+        needed = _KIND_OF_PROTOCOL[target.protocol]
+        raise UsageError(f"the target {target.urn} speaks {target.protocol}, so its kind must be {needed!r}")
+    if not target.match:
+        raise UsageError(f"the target {target.urn} matches nothing: give it at least one URL pattern")
+    if (target.client_cert is None) != (target.client_key is None):
+        raise UsageError(f"the target {target.urn} needs both client_cert and client_key, or neither")
+    if target.agent_id is not None:
+        try:
+            SpiffeId.parse(target.agent_id)
+        except FormatError as e:
+            raise UsageError(f"the target {target.urn}: agent_id {e}") from None

@@ -1,0 +1,21 @@
+"""The types of compliance criteria. A binding with a type that is not here is refused at load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...formats.errors import UsageError
+from ..criterion import Compiled, Criterion
+from .allowlist import Allowlist
+
+CRITERIA: Mapping[str, Criterion] = {"allowlist": Allowlist()}
+
+
+def compile_criteria(criteria: Mapping[str, Any]) -> Compiled:
+    """Compile by the member `type`. Raises UsageError for an unknown type, naming the known ones."""
+    kind = criteria["type"]
+    criterion = CRITERIA.get(kind)
+    if criterion is None:
+        raise UsageError(f"the criteria type {kind!r} is not known here; known: {', '.join(sorted(CRITERIA))}")
+    return criterion.compile(criteria)

@@ -1,0 +1,38 @@
+"""Criteria of type `allowlist`: the action's target must match one of `values` (see `bindings.patterns`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..catalog import Target
+from ..criterion import Compiled, Outcome
+from ..model import Action
+from ..patterns import AllowSet
+
+_PASS = Outcome(True)
+_FAIL = Outcome(False, "not_in_allowlist")
+
+
+class CompiledAllowlist:
+    """The values as sets and prefix trees."""
+
+    __slots__ = ("_allowed",)
+
+    def __init__(self, values: list[str]) -> None:
+        self._allowed = AllowSet(values)
+
+    def judge(self, action: Action) -> Outcome:
+        return _PASS if self._allowed.matches(action.target) else _FAIL
+
+    def may_allow_authority(self, host: str, port: int, targets: tuple[Target, ...]) -> bool:
+        return self._allowed.may_match_authority(host, port) or any(
+            self._allowed.may_match_urn(target.urn) for target in targets
+        )
+
+
+class Allowlist:
+    """The draft's `{"type": "allowlist", "values": [...]}`."""
+
+    def compile(self, criteria: Mapping[str, Any]) -> Compiled:
+        return CompiledAllowlist(criteria["values"])

@@ -1,0 +1,28 @@
+"""Which agents a binding applies to: SPIFFE IDs, exact or with `/*` at the end for everything below."""
+
+from __future__ import annotations
+
+from ..formats.errors import FormatError, UsageError
+from ..formats.spiffe import SpiffeId
+
+
+def check_subject(pattern: str) -> str:
+    """Return the pattern. Raises UsageError unless it is a SPIFFE ID or `spiffe://<trust domain>[/path]/*`."""
+    exact = pattern[:-1] + "x" if pattern.endswith("/*") else pattern
+    try:
+        SpiffeId.parse(exact)
+    except FormatError:
+        raise UsageError(
+            f"the subject {pattern!r} is not a SPIFFE ID (spiffe://<trust domain>/<path>, or /* at its very end)"
+        ) from None
+    return pattern
+
+
+def applies_to(subjects: tuple[str, ...], agent_id: str) -> bool:
+    """No subjects mean every agent. `/*` stands for one path segment or more."""
+    return not subjects or any(
+        agent_id.startswith(subject[:-1]) and len(agent_id) >= len(subject)
+        if subject.endswith("/*")
+        else agent_id == subject
+        for subject in subjects
+    )
