@@ -1,0 +1,429 @@
+"""Moves bytes between sockets and mitmproxy's layers: one driver for a client connection and its upstream connections.
+
+mitmproxy's layers do no I/O: they take events and yield commands. mitmproxy's own driver (`mitmproxy.proxy.server`) uses
+a task per socket, a task per hook and a lock per event. This one is driven by protocol callbacks, runs hooks in place, waits
+for a hook's future by a callback, and writes once per connection and event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Protocol, cast
+
+from mitmproxy.connection import Client, Connection, ConnectionState
+from mitmproxy.proxy import commands, events, layer, server_hooks
+from mitmproxy.utils import human
+
+from .hook_dispatch import Dispatcher, Pending
+
+log = logging.getLogger(__name__)
+
+# A peer may send this much while a hook is waited for; then its socket is not read until the hook is done.
+HELD_BYTES_MAX = 256 * 1024
+CONNECT_TIMEOUT = 15.0
+
+
+class Owner(Protocol):
+    """What a driver needs of its engine."""
+
+    dispatcher: Dispatcher
+    loop: asyncio.AbstractEventLoop
+
+    def is_own_address(self, host: str, port: int) -> bool: ...
+    def forget(self, driver: ConnectionDriver) -> None: ...
+
+
+class Peer(asyncio.Protocol):
+    """One socket of a driver."""
+
+    transport: asyncio.Transport | None = None
+    task: asyncio.Task[None] | None = None
+    hook_data: server_hooks.ServerConnectionHookData | None = None
+    closed_seen = False  # the layers were told that the connection is closed
+    blocked = False  # its send buffer is full
+
+    driver: ConnectionDriver
+    connection: Connection
+
+    def __init__(self) -> None:
+        self.out: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.driver.received(self, data)
+
+    def eof_received(self) -> bool:
+        return self.driver.eof(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.driver.gone(self)
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+        self.driver.regulate()
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        self.driver.regulate()
+
+    def flush(self) -> None:
+        out = self.out
+        if out:
+            transport = self.transport
+            if transport is not None and not transport.is_closing():
+                transport.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
+
+
+class ConnectionDriver:
+    """Drives the layers of one client connection. All methods run in the engine's event loop."""
+
+    def __init__(self, owner: Owner, client: Client, top: layer.Layer, peer: Peer, idle_timeout: float) -> None:
+        self.client = client
+        self.layer = top
+        self.cut_off = False
+        self._owner = owner
+        self._dispatcher = owner.dispatcher
+        self._loop = owner.loop
+        self._idle_timeout = idle_timeout
+        self._last_activity = owner.loop.time()
+        self._queue: collections.deque[events.Event] = collections.deque()
+        self._busy = True  # until client_connected has run
+        self._ended = False
+        self._waiting = 0  # hooks that are waited for
+        self._held = 0  # bytes that came in meanwhile
+        self._reading = True
+        self._wakeups: set[asyncio.TimerHandle] = set()
+        self._idle_timer = owner.loop.call_later(idle_timeout, self._check_idle)
+        peer.driver, peer.connection = self, client
+        self.peer = peer
+        self.peers: dict[Connection, Peer] = {client: peer}
+        self._dirty: list[Peer] = []
+
+    def start(self) -> None:
+        """Ask `client_connected`, then let the layers begin."""
+        self._queue.append(events.Start())
+        self._hook("client_connected", self.client, self._begin)
+
+    def _begin(self) -> None:
+        self._busy = False
+        if self.client.error:
+            self._queue.clear()
+            self.peer.closed_seen = True  # the layers never saw it
+            self.cut()
+        else:
+            self._drain()
+
+    # Events: from sockets and hooks to the layers
+
+    def pump(self, event: events.Event) -> None:
+        """Give the layers an event and carry out what they command. Not re-entrant: a nested event is queued."""
+        self._queue.append(event)
+        if not self._busy:
+            self._drain()
+
+    def _drain(self) -> None:
+        queue = self._queue
+        run = self._run
+        self._busy = True
+        self._last_activity = self._loop.time()
+        try:
+            while queue:
+                for command in self.layer.handle_event(queue.popleft()):
+                    run(command)
+        except Exception:
+            log.exception("the proxy core failed: connection of %s is cut", human.format_address(self.client.peername))
+            self.cut()
+        finally:
+            self._busy = False
+            dirty = self._dirty
+            if dirty:
+                self._dirty = []
+                for peer in dirty:
+                    peer.flush()
+        if queue:  # what cut() has queued
+            self._drain()
+
+    def received(self, peer: Peer, data: bytes) -> None:
+        """Bytes have come in from a peer."""
+        if peer.closed_seen:
+            return
+        if self._waiting:
+            self._held += len(data)
+            if self._held > HELD_BYTES_MAX:
+                self.regulate()
+        self.pump(events.DataReceived(peer.connection, data))
+
+    def eof(self, peer: Peer) -> bool:
+        """The peer sends no more. True keeps the connection open for what is still to be sent to it."""
+        connection = peer.connection
+        connection.state &= ~ConnectionState.CAN_READ
+        self._tell_closed(peer)
+        over_tls = peer.transport is not None and peer.transport.get_extra_info("ssl_object") is not None
+        return connection.state is ConnectionState.CAN_WRITE and not over_tls
+
+    def gone(self, peer: Peer) -> None:
+        """The connection of a peer is closed, by whichever side."""
+        connection = peer.connection
+        if self.peers.get(connection) is not peer:
+            return
+        connection.state = ConnectionState.CLOSED
+        connection.timestamp_end = time.time()
+        self._tell_closed(peer)
+        del self.peers[connection]
+        peer.blocked = False
+        self.regulate()
+        if self._busy:  # the layers must hear of it before the addons do
+            self._loop.call_soon(self._tell_addons, peer)
+        else:
+            self._tell_addons(peer)
+
+    def _tell_addons(self, peer: Peer) -> None:
+        if peer is self.peer:
+            self._end()
+        elif peer.hook_data is not None:
+            self._hook("server_disconnected", peer.hook_data, _nothing)
+
+    def _tell_closed(self, peer: Peer) -> None:
+        if not peer.closed_seen:
+            peer.closed_seen = True
+            self.pump(events.ConnectionClosed(peer.connection))
+
+    def _end(self) -> None:
+        self._ended = True
+        self._idle_timer.cancel()
+        for timer in self._wakeups:
+            timer.cancel()
+        self._wakeups.clear()
+        self._hook("client_disconnected", self.client, self._close_upstream)
+
+    def _close_upstream(self) -> None:
+        for peer in list(self.peers.values()):
+            self._close(peer)
+        self._owner.forget(self)
+
+    def cut(self) -> None:
+        """End this client's connections at once: nothing more is sent in either direction."""
+        self.cut_off = True
+        for peer in list(self.peers.values()):
+            peer.out.clear()
+            if peer.transport is not None:
+                peer.transport.abort()
+            self._close(peer)
+
+    # Commands: from the layers to sockets and hooks
+
+    def _run(self, command: commands.Command) -> None:
+        if isinstance(command, commands.SendData):
+            peer = self.peers.get(command.connection)
+            if peer is not None and not self.cut_off:
+                if not peer.out:
+                    self._dirty.append(peer)
+                peer.out.append(command.data)
+        elif isinstance(command, commands.StartHook):
+            self._hook(command.name, hook_data(command), partial(self._hook_completed, command))
+        elif isinstance(command, commands.Log):
+            log.log(command.level, command.message, extra={"client": self.client.peername})
+        elif isinstance(command, commands.OpenConnection):
+            self._open(command)
+        elif isinstance(command, commands.RequestWakeup):
+            self._wake_later(command)
+        elif isinstance(command, commands.ConnectionCommand) and command.connection not in self.peers:
+            pass  # already closed
+        elif isinstance(command, commands.CloseTcpConnection) and command.half_close:
+            self._half_close(self.peers[command.connection])
+        elif isinstance(command, commands.CloseConnection):
+            self._close(self.peers[command.connection])
+        else:
+            raise RuntimeError(f"unexpected command: {command}")
+
+    def _half_close(self, peer: Peer) -> None:
+        transport = peer.transport
+        if not peer.connection.state & ConnectionState.CAN_WRITE or transport is None:
+            return
+        peer.flush()
+        peer.connection.state &= ~ConnectionState.CAN_WRITE
+        if peer.connection.state is ConnectionState.CLOSED or not transport.can_write_eof():
+            self._close(peer)
+        else:
+            transport.write_eof()
+
+    def _close(self, peer: Peer) -> None:
+        if peer.transport is None:  # still connecting: _dial or _connect ends it
+            if peer.task is not None:
+                peer.task.cancel()
+            return
+        peer.flush()
+        peer.transport.close()
+        self.gone(peer)
+
+    def _wake_later(self, command: commands.RequestWakeup) -> None:
+        def wake() -> None:
+            self._wakeups.discard(timer)
+            self.pump(events.Wakeup(command))
+
+        timer = self._loop.call_later(command.delay, wake)
+        self._wakeups.add(timer)
+
+    # Hooks
+
+    def _hook(self, name: str, data: Any, done: Callable[[], None]) -> None:
+        pending = self._dispatcher.run(name, data)
+        if pending is None:
+            done()
+        else:
+            self._wait(name, data, done, pending)
+
+    def _wait(self, name: str, data: Any, done: Callable[[], None], pending: Pending) -> None:
+        def resume(_: object) -> None:
+            self._waiting -= 1
+            following = self._dispatcher.resume(name, data, pending)
+            if following is not None:
+                self._wait(name, data, done, following)
+                return
+            if self._held and not self._waiting:
+                self._held = 0
+                self.regulate()
+            done()
+
+        self._waiting += 1
+        pending.future.add_done_callback(resume)
+
+    def _hook_completed(self, command: commands.StartHook) -> None:
+        if command.blocking:
+            self.pump(events.HookCompleted(command))
+
+    # Upstream connections
+
+    def _open(self, command: commands.OpenConnection) -> None:
+        server = command.connection
+        if self.cut_off or self._ended or not server.address:
+            self.pump(events.OpenConnectionCompleted(command, "no connection is opened"))
+            return
+        peer = Peer()
+        peer.driver, peer.connection = self, server
+        self.peers[server] = peer
+        data = server_hooks.ServerConnectionHookData(client=self.client, server=server)
+        self._hook("server_connect", data, partial(self._connect, command, peer, data))
+
+    def _connect(
+        self, command: commands.OpenConnection, peer: Peer, data: server_hooks.ServerConnectionHookData
+    ) -> None:
+        server = data.server
+        if self.cut_off or self._ended:
+            server.error = server.error or "client disconnected"
+        elif server.error is None and server.address and self._owner.is_own_address(*server.address[:2]):
+            server.error = "the destination is this monitor itself"
+        if server.error:
+            self._not_opened(command, peer, data, f"Connection killed: {server.error}")
+        else:
+            peer.task = self._loop.create_task(self._dial(command, peer, data))
+
+    async def _dial(
+        self, command: commands.OpenConnection, peer: Peer, data: server_hooks.ServerConnectionHookData
+    ) -> None:
+        server = data.server
+        assert server.address
+        server.timestamp_start = time.time()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._loop.create_connection(
+                    lambda: peer, server.address[0], server.address[1], local_addr=server.sockname
+                )
+        except (OSError, asyncio.CancelledError) as error:
+            if peer.transport is not None:
+                peer.transport.abort()
+            server.error = str(error) or ("connection timed out" if isinstance(error, OSError) else "cancelled")
+            self._not_opened(command, peer, data, server.error)
+            return
+        finally:
+            peer.task = None
+        self._opened(command, peer, data)
+
+    def _not_opened(
+        self,
+        command: commands.OpenConnection,
+        peer: Peer,
+        data: server_hooks.ServerConnectionHookData,
+        reason: str,
+    ) -> None:
+        peer.closed_seen = True
+        if self.peers.get(data.server) is peer:
+            del self.peers[data.server]
+        self._hook("server_connect_error", data, lambda: self.pump(events.OpenConnectionCompleted(command, reason)))
+
+    def _opened(
+        self, command: commands.OpenConnection, peer: Peer, data: server_hooks.ServerConnectionHookData
+    ) -> None:
+        server, transport = data.server, peer.transport
+        if transport is None or self.peers.get(server) is not peer:  # closed meanwhile
+            if transport is not None:
+                transport.abort()
+            self.pump(events.OpenConnectionCompleted(command, "connection closed"))
+            return
+        server.timestamp_tcp_setup = time.time()
+        server.state = ConnectionState.OPEN
+        server.peername = transport.get_extra_info("peername")
+        server.sockname = transport.get_extra_info("sockname")
+        peer.hook_data = data
+        transport.pause_reading()  # nothing is read before the layers know the connection
+
+        def opened() -> None:
+            if self.peers.get(server) is peer:
+                self.pump(events.OpenConnectionCompleted(command, None))
+                if self._reading and not transport.is_closing():
+                    transport.resume_reading()
+
+        self._hook("server_connected", data, opened)
+
+    # Flow control and idleness
+
+    def regulate(self) -> None:
+        """Read only while every peer takes what it is sent and no hook has too much piled up behind it."""
+        reading = self._held <= HELD_BYTES_MAX and not any(p.blocked for p in self.peers.values())
+        if reading == self._reading:
+            return
+        self._reading = reading
+        for transport in self._open_transports():
+            if reading:
+                transport.resume_reading()
+            else:
+                transport.pause_reading()
+
+    def _open_transports(self) -> Iterator[asyncio.Transport]:
+        for peer in self.peers.values():
+            if peer.transport is not None and not peer.transport.is_closing():
+                yield peer.transport
+
+    def _check_idle(self) -> None:
+        idle = self._loop.time() - self._last_activity
+        if idle >= self._idle_timeout and not self._waiting:
+            log.info("closing idle connection of %s", human.format_address(self.client.peername))
+            self._close(self.peer)
+        else:
+            delay = self._idle_timeout if self._waiting else self._idle_timeout - idle
+            self._idle_timer = self._loop.call_later(delay, self._check_idle)
+
+
+_data_fields: dict[type, str] = {}
+
+
+def hook_data(hook: commands.StartHook) -> Any:
+    """The one argument of a hook: its only dataclass field."""
+    cls = type(hook)
+    name = _data_fields.get(cls)
+    if name is None:
+        (name,) = (field for field in cls.__dataclass_fields__ if field not in ("name", "blocking"))  # type: ignore[attr-defined]
+        _data_fields[cls] = name
+    return getattr(hook, name)
+
+
+def _nothing() -> None:
+    return None

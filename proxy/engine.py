@@ -1,0 +1,279 @@
+"""mitmproxy, embedded: the listeners, the options it must run with, and the addons it needs.
+
+The listener itself speaks TLS and demands a client certificate, so plaintext never reaches the proxy core. Unsafe options
+are refused, not warned about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mitmproxy import certs, connection, master, options
+from mitmproxy.addons import core, disable_h2c, next_layer, proxyserver
+from mitmproxy.proxy import context, layer, layers, mode_specs
+
+from ..formats.errors import UsageError
+from . import patches
+from .connection_driver import ConnectionDriver, Peer
+from .hook_dispatch import Dispatcher
+from .upstream_tls import UpstreamLookup, UpstreamTls
+
+HANDSHAKE_TIMEOUT = 10.0
+MINTED_HOSTS_MAX = 10_000
+
+log = logging.getLogger(__name__)
+
+# Without these the monitor could be passed by. An addon that changes one stops the engine.
+REQUIRED_OPTIONS: dict[str, Any] = {
+    "allow_hosts": [],
+    "client_certs": None,
+    "connection_strategy": "lazy",
+    "http2": False,
+    "http3": False,
+    "ignore_hosts": [],
+    "rawtcp": False,
+    "server": False,
+    "ssl_insecure": False,
+    "tcp_hosts": [],
+    "udp_hosts": [],
+    "validate_inbound_headers": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One listening port. `mode`: "regular" (a proxy) or "reverse:http://HOST:PORT" (in front of one server)."""
+
+    host: str
+    port: int
+    mode: str
+    ssl: ssl.SSLContext | None
+    reuse_port: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """`confdir` holds the interception CA as mitmproxy-ca.pem. `upstream_ca`: PEM file in place of the system's roots.
+
+    `upstream` names CA and client certificate per (host, port). `body_limit` is in bytes, `idle_timeout` in seconds.
+    """
+
+    confdir: Path
+    upstream_ca: Path | None = None
+    upstream: UpstreamLookup = lambda host, port: None
+    body_limit: int | None = None
+    idle_timeout: float = 600.0
+    keep_host_header: bool = True
+
+
+class Engine:
+    """One engine in one process. `addons` are mitmproxy addons; a hook may return a future or a coroutine."""
+
+    dispatcher: Dispatcher
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, listeners: Sequence[Listener], addons: Sequence[object], options: EngineOptions) -> None:
+        self._listeners = tuple(listeners)
+        self._addons = tuple(addons)
+        self._options = options
+        self._drivers: dict[str, ConnectionDriver] = {}
+        self._stopping: asyncio.Event | None = None
+        self.ready = asyncio.Event()
+        self.addresses: tuple[tuple[str, int], ...] = ()
+
+    async def run(self) -> None:
+        """Serve until `shutdown()`. `ready` is set, and `addresses` known, once all ports listen.
+
+        Raises:
+            UsageError: unsafe options, no interception CA, or a port in use.
+        """
+        self.loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        patches.apply()
+        self._master = self._make_master()
+        self.dispatcher = Dispatcher(self._master.addons.chain, self.cut)
+        patches.bind(self.dispatcher)
+        servers: list[asyncio.Server] = []
+        try:
+            await self._announce("running")
+            require_safe(self._master.options)
+            for listener in self._listeners:
+                servers.append(await self._listen(listener))
+            self.addresses = tuple(server.sockets[0].getsockname()[:2] for server in servers)
+            self.ready.set()
+            await self._stopping.wait()
+        finally:
+            for server in servers:
+                server.close()
+            for driver in list(self._drivers.values()):
+                driver.cut()
+            await asyncio.sleep(0)
+            await self._announce("done")
+            self._master._legacy_log_events.uninstall()
+
+    def shutdown(self) -> None:
+        """Stop listening, cut all connections and let `run` return. Call it in the engine's loop."""
+        if self._stopping is not None:
+            self._stopping.set()
+
+    def peer_certificate(self, client: connection.Client) -> bytes | None:
+        """The client certificate of the outer TLS, DER. None: no such connection, or a listener without TLS."""
+        driver = self._drivers.get(client.id)
+        transport = driver and driver.peer.transport
+        session = transport and transport.get_extra_info("ssl_object")
+        return session.getpeercert(binary_form=True) if session else None
+
+    def cut(self, client: connection.Client) -> None:
+        """The kill switch: end a client's connections at once, whatever they are doing."""
+        driver = self._drivers.get(client.id)
+        if driver is not None:
+            driver.cut()
+
+    def is_own_address(self, host: str, port: int) -> bool:
+        """Whether a connection to this address would come back to one of our listeners."""
+        return any(
+            port == own_port and host in ("localhost", "127.0.0.1", "::1", own_host)
+            for own_host, own_port in self.addresses
+        )
+
+    def forget(self, driver: ConnectionDriver) -> None:
+        """A driver has ended."""
+        self._drivers.pop(driver.client.id, None)
+
+    def accept(self, peer: Peer, transport: asyncio.Transport, mode: mode_specs.ProxyMode) -> None:
+        """A client has connected and, where the listener speaks TLS, has shown its certificate."""
+        peername = transport.get_extra_info("peername")
+        if peername is None:  # it has gone again
+            transport.abort()
+            return
+        client = connection.Client(
+            peername=peername,
+            sockname=transport.get_extra_info("sockname"),
+            timestamp_start=time.time(),
+            proxy_mode=mode,
+            state=connection.ConnectionState.OPEN,
+        )
+        top = _top_layer(context.Context(client, self._master.options))
+        driver = ConnectionDriver(self, client, top, peer, self._options.idle_timeout)
+        self._drivers[client.id] = driver
+        driver.start()
+
+    def _make_master(self) -> master.Master:
+        require_interception_ca(self._options.confdir)
+        certs.CertStore.STORE_CAP = MINTED_HOSTS_MAX
+        made = master.Master(options.Options(confdir=str(self._options.confdir)))
+        made._legacy_log_events.uninstall()  # it would wake the loop for every log record
+        made.addons.add(
+            core.Core(),
+            *self._addons,
+            disable_h2c.DisableH2C(),
+            proxyserver.Proxyserver(),
+            next_layer.NextLayer(),
+            UpstreamTls(self._options.upstream_ca, self._options.upstream),
+        )
+        made.options.update(
+            **REQUIRED_OPTIONS,
+            body_size_limit=str(self._options.body_limit) if self._options.body_limit else None,
+            keep_host_header=self._options.keep_host_header,
+        )
+        return made
+
+    async def _announce(self, name: str) -> None:
+        for function in self.dispatcher.functions(name):
+            result = function()
+            if asyncio.iscoroutine(result) or asyncio.isfuture(result):
+                await result
+
+    async def _listen(self, listener: Listener) -> asyncio.Server:
+        mode = mode_specs.ProxyMode.parse(listener.mode)
+        sock = bound_socket(listener.host, listener.port, listener.reuse_port)
+        return await self.loop.create_server(
+            lambda: _ClientPeer(self, mode),
+            sock=sock,
+            ssl=listener.ssl,
+            backlog=1024,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT if listener.ssl else None,
+        )
+
+
+class _ClientPeer(Peer):
+    def __init__(self, engine: Engine, mode: mode_specs.ProxyMode) -> None:
+        super().__init__()
+        self._engine, self._mode = engine, mode
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self.transport is not None
+        try:
+            self._engine.accept(self, self.transport, self._mode)
+        except Exception:
+            log.exception("a connection could not be taken on: it is closed")
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if hasattr(self, "driver"):  # not where accept() has failed
+            super().connection_lost(exc)
+
+
+def _top_layer(made: context.Context) -> layer.Layer:
+    match made.client.proxy_mode:
+        case mode_specs.RegularMode():
+            return layers.modes.HttpProxy(made)
+        case mode_specs.ReverseMode():
+            return layers.modes.ReverseProxy(made)
+        case other:
+            raise UsageError(f'mode "{other.full_spec}": expected "regular" or "reverse:http://HOST:PORT"')
+
+
+def require_safe(found: options.Options) -> None:
+    """Refuse options with which the monitor could be passed by.
+
+    Raises:
+        UsageError: names the first option that differs and what it must be.
+    """
+    for name, required in REQUIRED_OPTIONS.items():
+        value = getattr(found, name)
+        if value != required and not (required == [] and not value):
+            raise UsageError(f"option {name}: expected {required!r}, found {value!r}; lictor does not run with it")
+
+
+def require_interception_ca(confdir: Path) -> None:
+    """mitmproxy would make a CA of its own where it finds none.
+
+    Raises:
+        UsageError: there is no mitmproxy-ca.pem.
+    """
+    path = confdir / "mitmproxy-ca.pem"
+    if not path.is_file():
+        raise UsageError(f"{path}: expected the interception CA (private key and certificates), found no file")
+
+
+def bound_socket(host: str, port: int, reuse_port: bool) -> socket.socket:
+    """A bound TCP socket. With `reuse_port` several workers share the port, and one that is in use so is not noticed.
+
+    Raises:
+        UsageError: the address cannot be bound; the text names it.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(f"{host}:{port}: the port is in use; stop what uses it or configure another") from error
+        raise UsageError(f"{host}:{port}: cannot listen there ({error.strerror})") from error
+    sock.setblocking(False)
+    return sock

@@ -1,0 +1,139 @@
+"""TLS towards upstream servers and, inside tunnels, towards agents.
+
+Upstream certificates are always verified, for the name judged. Which CA is trusted and which client certificate is shown is
+decided per authority; a file replaced in place is picked up with the next connection.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import certifi
+from mitmproxy import connection, tls
+from mitmproxy.addons import tlsconfig
+from OpenSSL import SSL
+
+from ..formats.errors import UsageError
+
+ALPN = [b"http/1.1"]
+CONTEXTS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamIdentity:
+    """How one authority is met. `ca`: PEM file that replaces the default roots; `client_cert` and `client_key`: PEM files."""
+
+    ca: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+
+
+UpstreamLookup = Callable[[str, int], UpstreamIdentity | None]
+
+
+class UpstreamTls(tlsconfig.TlsConfig):
+    """Supplies the TLS contexts of the engine. Takes mitmproxy's addon for the agent's side; the upstream side is its own."""
+
+    name = "tlsconfig"
+    request = None  # mitmproxy's answers CRL downloads here; ours are not served by the proxy
+
+    def __init__(self, default_ca: Path | None, lookup: UpstreamLookup) -> None:
+        self._default_ca = default_ca or Path(certifi.where())
+        self._lookup = lookup
+        self._contexts: dict[tuple[tuple[Path, int, int] | None, ...], SSL.Context] = {}
+
+    def tls_clienthello(self, tls_clienthello: tls.ClientHelloData) -> None:
+        """The agent's handshake never waits for a server: nothing goes upstream before the first request is judged."""
+        tls_clienthello.establish_server_tls_first = False
+        tls_clienthello.ignore_connection = False
+
+    def tls_start_server(self, tls_start: tls.TlsData) -> None:
+        """Start verified TLS with a server. A context that cannot be made refuses the connection."""
+        if tls_start.ssl_conn is not None:
+            return
+        server = tls_start.conn
+        if not isinstance(server, connection.Server) or not server.address or tls_start.is_dtls:
+            raise ValueError("expected TLS over TCP to a server with an address")
+        host, port = server.address[0], server.address[1]
+        if server.sni is None:
+            server.sni = host
+        identity = self._lookup(server.sni, port) or UpstreamIdentity()
+        session = SSL.Connection(self.context(identity))
+        _expect_name(session, server.sni)
+        server.alpn_offers = ALPN
+        session.set_alpn_protos(ALPN)
+        session.set_connect_state()
+        tls_start.ssl_conn = session
+
+    def context(self, identity: UpstreamIdentity) -> SSL.Context:
+        """The context for an identity, made again when a file has changed.
+
+        Raises:
+            UsageError: a file is missing or is not what it should be.
+        """
+        files = (identity.ca or self._default_ca, identity.client_cert, identity.client_key)
+        key = tuple(_stamp(path) for path in files)
+        found = self._contexts.get(key)
+        if found is None:
+            found = upstream_context(*files)
+            if len(self._contexts) >= CONTEXTS_MAX:
+                self._contexts.pop(next(iter(self._contexts)))
+            self._contexts[key] = found
+        return found
+
+
+def upstream_context(ca: Path, client_cert: Path | None, client_key: Path | None) -> SSL.Context:
+    """A client context that verifies.
+
+    Raises:
+        UsageError: a file is missing or is not what it should be; the text names the files.
+    """
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_options(SSL.OP_NO_COMPRESSION)
+    context.set_verify(SSL.VERIFY_PEER)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    try:
+        context.load_verify_locations(str(ca))
+    except SSL.Error as error:
+        raise UsageError(f"{ca}: expected PEM certificates of the CAs to trust upstream") from error
+    if client_cert is not None:
+        key = client_key or client_cert
+        try:
+            context.use_certificate_chain_file(str(client_cert))
+            context.use_privatekey_file(str(key))
+            context.check_privatekey()
+        except SSL.Error as error:
+            raise UsageError(f"{client_cert}, {key}: expected a PEM certificate and its private key") from error
+    return context
+
+
+def _stamp(path: Path | None) -> tuple[Path, int, int] | None:
+    if path is None:
+        return None
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise UsageError(f"{path}: expected a readable PEM file, found {error.strerror}") from error
+    return path, state.st_mtime_ns, state.st_size
+
+
+def _expect_name(session: SSL.Connection, name: str) -> None:
+    # pyOpenSSL has no public way to set the expected name, so this goes by its bindings, as mitmproxy does.
+    lib: Any = SSL._lib  # type: ignore[attr-defined]
+    param = lib.SSL_get0_param(session._ssl)  # type: ignore[attr-defined]
+    lib.X509_VERIFY_PARAM_set_hostflags(param, tlsconfig.DEFAULT_HOSTFLAGS)
+    try:
+        packed = ipaddress.ip_address(name).packed
+    except ValueError:
+        host = name.encode("idna")
+        session.set_tlsext_host_name(host)
+        done = lib.X509_VERIFY_PARAM_set1_host(param, host, len(host))
+    else:
+        done = lib.X509_VERIFY_PARAM_set1_ip(param, packed, len(packed))
+    if done != 1:
+        raise ValueError("OpenSSL did not take the expected server name")
