@@ -1,0 +1,303 @@
+"""Judge, record, and only then let pass: the one place that permits a request to leave.
+
+CONNECT is judged by its authority alone, where that decides. Each request is judged when its headers are in, or, where
+the action stands in the body (MCP, A2A), when the body is. The permit is given by an allowing receipt and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from mitmproxy import http
+from mitmproxy.proxy.mode_specs import ReverseMode
+
+from ..bindings.catalog import ACTION_TYPES, Catalog, Target
+from ..bindings.classification import Classified, RequestFacts, Unclassifiable, classify, needs_body
+from ..bindings.model import Action, ActionType, Decision, Verdict
+from ..bindings.policy import Policy
+from ..evidence.entry import ActionDraft, Receipt
+from ..formats.errors import FormatError, LictorError, VerificationError
+from ..formats.names import parse_authority, parse_origin_form, url_text
+from . import delegate
+from .exchange import Control, Exchange, Tally, attach, exchange_of
+from .guard import Guard, NameRefused, check_headers, same_name
+from .identify import Identify
+from .refusal import Refusal
+
+log = logging.getLogger(__name__)
+Hooked = Awaitable[None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What enforcement needs to know of the monitor."""
+
+    monitor_id: str
+    judged_body_bytes: int
+    salt: bytes
+
+
+class Enforce:
+    """The egress side: an agent's requests on their way out."""
+
+    def __init__(
+        self, settings: Settings, policy: Callable[[], Policy], identify: Identify, guard: Guard, control: Control
+    ) -> None:
+        self._settings = settings
+        self._policy = policy
+        self._identify = identify
+        self._guard = guard
+        self._control = control
+
+    def http_connect(self, flow: http.HTTPFlow) -> Hooked:
+        agent = self._agent(flow)
+        if agent is None:
+            return None
+        try:
+            if self._guard.tunnel(flow.client_conn) is not None:
+                raise NameRefused("name_mismatch", "CONNECT inside a tunnel is refused")
+            check_headers(flow.request.headers)
+            authority = parse_authority(flow.request.authority, None)
+        except (NameRefused, FormatError) as e:
+            exchange = self._exchange(flow, agent, ("https", flow.request.host, flow.request.port), "/")
+            return self._refuse_name(flow, exchange, e)
+        exchange = self._exchange(flow, agent, ("https", *authority), "/")
+        decision = self._policy().judge_authority(agent, *authority)
+        if decision is None:
+            self._guard.open_tunnel(flow.client_conn, authority)
+            return None
+        action = authority_action(self._policy().catalog, *authority)
+        return self._record(flow, exchange, [(action, decision)])
+
+    def requestheaders(self, flow: http.HTTPFlow) -> Hooked:
+        if isinstance(flow.client_conn.proxy_mode, ReverseMode):
+            return None
+        agent = self._agent(flow)
+        if agent is None:
+            return None
+        request = flow.request
+        try:
+            check_headers(request.headers)
+            path, query = parse_origin_form(request.path)
+            host, port = same_name(request, self._guard.tunnel(flow.client_conn), flow.client_conn.sni)
+            if "websocket" in request.headers.get("upgrade", "").lower():
+                raise NameRefused("upgrade_refused", "WebSocket is not judged yet and therefore not let through")
+        except (NameRefused, FormatError) as e:
+            exchange = self._exchange(flow, agent, (request.scheme, request.host, request.port), "/")
+            return self._refuse_name(flow, exchange, e)
+        exchange = self._exchange(flow, agent, (request.scheme, host, port), path)
+        exchange.query = query
+        request.data.host, request.data.port = host, port
+        drop_hop_by_hop(request.headers)
+        target = self._policy().catalog.find(request.scheme, host, port, path)
+        if needs_body(target, request.method):
+            return self._announced_too_large(flow, exchange, target)
+        return self._judge(flow, exchange, None)
+
+    def request(self, flow: http.HTTPFlow) -> Hooked:
+        exchange = exchange_of(flow)
+        if exchange is None or exchange.inbound or exchange.refused or exchange.permit is not None:
+            return None
+        return self._judge(flow, exchange, flow.request.raw_content or b"")
+
+    def error(self, flow: http.HTTPFlow) -> Hooked:
+        """A request that ended before it was judged is an entry too."""
+        exchange = exchange_of(flow)
+        if exchange is None or exchange.inbound or exchange.refused or exchange.receipts:
+            return None
+        text = str(flow.error)
+        reason = "body_too_large" if "body_size_limit" in text else "request_aborted"
+        return self._refuse_name(flow, exchange, NameRefused(reason, text))
+
+    def _agent(self, flow: http.HTTPFlow) -> str | None:
+        try:
+            return self._identify.peer(flow.client_conn).spiffe_id
+        except VerificationError as e:
+            log.warning("refused a request: %s", e)
+            flow.kill()
+            return None
+
+    def _exchange(self, flow: http.HTTPFlow, agent: str, authority: tuple[str, str, int], path: str) -> Exchange:
+        exchange = Exchange(agent, False, *authority, path, "", salt=self._settings.salt)
+        attach(flow, exchange)
+        return exchange
+
+    def _refuse_name(self, flow: http.HTTPFlow, exchange: Exchange, problem: LictorError) -> Hooked:
+        """Record and refuse what could not be mapped to an action at all."""
+        reason = getattr(problem, "reason", "doubtful_name")
+        target = url_text(exchange.scheme, exchange.host or "invalid", exchange.port, "/")
+        action = Classified(ActionType.HTTP_REQUEST, target, {"method": flow.request.method[:32]}, None, False, None)
+        return self._record(flow, exchange, [(action, Decision(Verdict.DENY, reason, (), f"{problem}"))])
+
+    def _announced_too_large(self, flow: http.HTTPFlow, exchange: Exchange, target: Target | None) -> Hooked:
+        length = flow.request.headers.get("content-length", "")
+        if not length.isdecimal() or int(length) <= self._settings.judged_body_bytes:
+            return None
+        assert target is not None
+        text = f"the body of {length} bytes exceeds {self._settings.judged_body_bytes}, and this target's must be read"
+        return self._refuse_name(flow, exchange, NameRefused("body_too_large", text))
+
+    def _judge(self, flow: http.HTTPFlow, exchange: Exchange, body: bytes | None) -> Hooked:
+        policy = self._policy()
+        facts = facts_of(flow.request, exchange, body)
+        try:
+            actions = classify(policy.catalog, facts)
+        except Unclassifiable as e:
+            return self._refuse_name(flow, exchange, NameRefused(e.reason, str(e)))
+        exchange.classified = actions
+        if exchange.delegated:
+            exchange.salt = None
+        judged = [(a, policy.judge(Action(exchange.agent_id, a.type, a.target, a.parameters))) for a in actions]
+        if body is not None:
+            exchange.request_tally = Tally(exchange.salt)
+            exchange.request_tally.update(body)
+        return self._record(flow, exchange, whole_or_nothing(judged))
+
+    def _record(
+        self, flow: http.HTTPFlow, exchange: Exchange, judged: Sequence[tuple[Classified, Decision]]
+    ) -> Future[None] | Awaitable[None]:
+        exchange.classified = tuple(action for action, _ in judged)
+        drafts = [draft(flow.request, exchange, action, decision) for action, decision in judged]
+        if len(drafts) == 1:
+            return self._control.record_action(drafts[0], lambda r: self._settle(flow, exchange, judged, [r]))
+        return self._record_all(flow, exchange, judged, drafts)
+
+    async def _record_all(
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        judged: Sequence[tuple[Classified, Decision]],
+        drafts: Sequence[ActionDraft],
+    ) -> None:
+        answers: list[Receipt | LictorError] = []
+        await asyncio.gather(*(self._control.record_action(d, answers.append) for d in drafts))
+        self._settle(flow, exchange, judged, answers)
+
+    def _settle(
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        judged: Sequence[tuple[Classified, Decision]],
+        answers: Sequence[Receipt | LictorError],
+    ) -> None:
+        """The receipts are in: permit, or refuse with what they say."""
+        receipts = [a for a in answers if isinstance(a, Receipt)]
+        exchange.receipts = tuple(receipts)
+        if len(receipts) < len(judged):
+            problem = next(a for a in answers if not isinstance(a, Receipt))
+            refuse(flow, exchange, unrecorded(self._settings.monitor_id, judged[0][0], problem))
+            return
+        for (action, decision), receipt in zip(judged, receipts, strict=True):
+            if not (decision.allowed and receipt.decision in (Verdict.ALLOW, Verdict.FLAG)):
+                refuse(flow, exchange, refusal(self._settings.monitor_id, action, decision, receipt))
+                return
+        permit(flow, exchange)
+        if exchange.delegated:
+            delegate.attach_evidence(flow.request.headers, receipts)
+
+
+def permit(flow: http.HTTPFlow, exchange: Exchange) -> None:
+    """Let this request go to the authority that was judged, and count its body if that is still to come."""
+    exchange.permit = (exchange.scheme, exchange.host, exchange.port)
+    if exchange.request_tally is None:
+        tally = exchange.request_tally = Tally(exchange.salt)
+
+        def count(chunk: bytes) -> bytes:
+            tally.update(chunk)
+            return chunk
+
+        flow.request.stream = count
+
+
+def refuse(flow: http.HTTPFlow, exchange: Exchange, why: Refusal) -> None:
+    """Answer in place of the upstream."""
+    exchange.refused = True
+    calls = [action for action in exchange.classified if action.rpc]
+    ids = [action.rpc_id for action in calls if action.rpc_id is not None]
+    if ids and why.reason not in ("monitor_error", "overloaded"):
+        flow.response = why.jsonrpc(ids, batch=len(exchange.classified) > 1)
+    else:
+        flow.response = why.response()
+
+
+def refusal(monitor_id: str, action: Classified, decision: Decision, receipt: Receipt) -> Refusal:
+    """The refusal of an action that was judged and recorded."""
+    failed = next((b for b in decision.behaviors if b.result == "fail"), None)
+    hint = decision.hint or "This action is not allowed for this agent; ask the operator, do not try another way round."
+    reason = decision.reason if not decision.allowed else receipt.reason
+    return Refusal(
+        monitor_id, reason, hint, action.type, action.target, receipt.seq, failed, receipt.behavioral_evidence
+    )
+
+
+def unrecorded(monitor_id: str, action: Classified, problem: LictorError) -> Refusal:
+    """The refusal of an action that could not be recorded: nothing leaves without an entry."""
+    reason = getattr(problem, "reason", "monitor_error")
+    hint = f"The monitor could not record this action, so it was not let out: {problem}. Try again later."
+    return Refusal(monitor_id, reason, hint, action.type, action.target)
+
+
+def whole_or_nothing(judged: list[tuple[Classified, Decision]]) -> list[tuple[Classified, Decision]]:
+    """One denied member of a batch denies all of it."""
+    if len(judged) < 2 or all(decision.allowed for _, decision in judged):
+        return judged
+    hint = "Another member of this batch is not allowed; send the allowed ones without it."
+    return [
+        (action, Decision(Verdict.DENY, "batch_member_denied", d.behaviors, hint) if d.allowed else d)
+        for action, d in judged
+    ]
+
+
+def authority_action(catalog: Catalog, host: str, port: int) -> Classified:
+    """What a CONNECT that its authority alone denies was on the way to do."""
+    targets = catalog.at(host, port)
+    parameters = {"method": "CONNECT"}
+    if len(targets) == 1:
+        return Classified(ACTION_TYPES[targets[0].kind], targets[0].urn, parameters, None, False, targets[0])
+    return Classified(ActionType.HTTP_REQUEST, url_text("https", host, port, "/"), parameters)
+
+
+def facts_of(request: http.Request, exchange: Exchange, body: bytes | None) -> RequestFacts:
+    """The request as plain values."""
+    headers = tuple(
+        (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.headers.fields
+    )
+    return RequestFacts(
+        request.method, exchange.scheme, exchange.host, exchange.port, exchange.path, exchange.query, headers, body
+    )
+
+
+def draft(request: http.Request, exchange: Exchange, action: Classified, decision: Decision) -> ActionDraft:
+    """The entry to be, with digests in place of content."""
+    parameters = dict(action.parameters)
+    if exchange.query:
+        tally = Tally(exchange.salt)
+        tally.update(exchange.query.encode("utf-8", "surrogateescape"))
+        parameters["query_digest"] = tally.digest()
+    if exchange.request_tally is not None:
+        parameters["request_bytes"] = exchange.request_tally.size
+        parameters["request_digest"] = exchange.request_tally.digest()
+    target = action.catalog_target
+    return ActionDraft(
+        agent_id=exchange.agent_id,
+        action_type=action.type,
+        action_target=action.target,
+        action_parameters=parameters,
+        decision=decision.verdict,
+        reason=decision.reason,
+        behaviors=[b.to_json() for b in decision.behaviors],
+        execution_context=tuple(request.headers.get_all("execution-context")),
+        traceparent=request.headers.get("traceparent"),
+        audience=(target.agent_id,) if target is not None and target.agent_id else (),
+    )
+
+
+def drop_hop_by_hop(headers: http.Headers) -> None:
+    """Take out what was meant for the proxy; an upgrade to anything but WebSocket is simply not offered on."""
+    for name in ("proxy-authorization", "proxy-connection", "upgrade"):
+        if name in headers:
+            del headers[name]

@@ -1,0 +1,108 @@
+"""What the addons know of one HTTP exchange, kept with mitmproxy's flow, and the port to the control process."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from asyncio import Future
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mitmproxy import http
+
+from ..bindings.classification import Classified
+from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft, Receipt, Tokens
+from ..formats import base64url
+from ..formats.errors import LictorError
+
+_KEY = "lictor"
+
+
+class Control(Protocol):
+    """The control process as the data plane sees it. Every answer comes after the entry is durable, or is an error."""
+
+    def record_action(self, draft: ActionDraft, then: Callable[[Receipt | LictorError], None]) -> Future[None]:
+        """Record; `then` gets the receipt, or a LictorError with a `reason`, and runs before the future is done."""
+
+    def accept_delegation(self, draft: InboundDraft, then: Callable[[Receipt | LictorError], None]) -> Future[None]:
+        """The same for a delegation that comes in."""
+
+    def delegation_response(self, node: str, then: Callable[[Tokens | LictorError], None]) -> Future[None]:
+        """The sub-agent's node and fresh BETs, for the response of the delegation that minted `node`."""
+
+    def finish_delegation(self, node: str) -> None:
+        """The delegation that minted `node` is over."""
+
+    def record_outcome(self, draft: OutcomeDraft) -> None:
+        """Record how an action ended; no answer."""
+
+
+class Tally:
+    """Bytes and digest of one body as it passes. Keyed with the log's salt unless both ends must get the same value."""
+
+    __slots__ = ("_hash", "_name", "size")
+
+    def __init__(self, salt: bytes | None) -> None:
+        self.size = 0
+        self._name = "hmac-sha-256" if salt else "sha-256"
+        self._hash = hmac.new(salt, digestmod=hashlib.sha256) if salt else hashlib.sha256()
+
+    def update(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        self._hash.update(chunk)
+
+    def digest(self) -> str:
+        """`<name>:<base64url>`."""
+        return f"{self._name}:{base64url.encode(self._hash.digest())}"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and its response, from identification to outcome. `permit` is set by enforcement alone."""
+
+    agent_id: str
+    inbound: bool
+    scheme: str
+    host: str
+    port: int
+    path: str
+    query: str
+    started: float = field(default_factory=time.monotonic)
+    classified: tuple[Classified, ...] = ()
+    receipts: tuple[Receipt, ...] = ()
+    permit: tuple[str, str, int] | None = None
+    refused: bool = False
+    salt: bytes | None = None
+    request_tally: Tally | None = None
+    response_tally: Tally | None = None
+    outcome_sent: bool = False
+    peer_evidence: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def delegated(self) -> bool:
+        """The request hands work to another agent."""
+        return any(c.type == "delegation" for c in self.classified)
+
+
+def attach(flow: http.HTTPFlow, exchange: Exchange) -> None:
+    flow.metadata[_KEY] = exchange
+
+
+def exchange_of(flow: http.HTTPFlow) -> Exchange | None:
+    """The exchange of this flow, or None before it was identified."""
+    found = flow.metadata.get(_KEY)
+    return found if isinstance(found, Exchange) else None
+
+
+def permitted(flow: http.HTTPFlow) -> bool:
+    """True if this very request (scheme, host and port as they stand now) has an allowing receipt."""
+    exchange = exchange_of(flow)
+    request = flow.request
+    return (
+        exchange is not None
+        and not exchange.refused
+        and exchange.permit is not None
+        and exchange.permit == (request.scheme, request.host, request.port)
+    )

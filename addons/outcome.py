@@ -1,0 +1,80 @@
+"""How it ended: status, byte counts, digests and duration, counted while the bytes pass."""
+
+from __future__ import annotations
+
+import time
+
+from mitmproxy import http
+
+from ..evidence.entry import OutcomeDraft
+from . import delegate
+from .exchange import Control, Exchange, Tally, exchange_of
+
+BUFFERED = 64 * 1024
+"""Responses of a known length up to this many bytes are passed on in one piece; others as they come."""
+
+
+class Outcome:
+    """Records an outcome entry for every permitted request."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        exchange = exchange_of(flow)
+        if exchange is None or exchange.refused or flow.response is None:
+            return
+        if not exchange.inbound:
+            if exchange.delegated:
+                exchange.peer_evidence.update(delegate.digests(flow.response.headers))
+            elif delegate.BEHAVIORAL_EVIDENCE in flow.response.headers:
+                # Only a monitor's word counts here: an origin must not be able to fake a refusal's evidence.
+                del flow.response.headers[delegate.BEHAVIORAL_EVIDENCE]
+        tally = exchange.response_tally = Tally(exchange.salt)
+        if not short(flow.response.headers):
+
+            def count(chunk: bytes) -> bytes:
+                tally.update(chunk)
+                return chunk
+
+            flow.response.stream = count
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        exchange = exchange_of(flow)
+        if exchange is None or exchange.permit is None or flow.response is None:
+            return
+        if not flow.response.stream and exchange.response_tally is not None:
+            exchange.response_tally.update(flow.response.raw_content or b"")
+        self._send(exchange, flow.response.status_code, complete=True, error=None)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        exchange = exchange_of(flow)
+        if exchange is None or exchange.permit is None:
+            return
+        status = flow.response.status_code if flow.response is not None else 0
+        self._send(exchange, status, complete=False, error=str(flow.error)[:200])
+
+    def _send(self, exchange: Exchange, status: int, *, complete: bool, error: str | None) -> None:
+        if exchange.outcome_sent:
+            return
+        exchange.outcome_sent = True
+        outcome: dict[str, object] = {
+            "status": status,
+            "complete": complete,
+            "duration_ms": round((time.monotonic() - exchange.started) * 1000),
+            **exchange.peer_evidence,
+        }
+        for side, tally in (("request", exchange.request_tally), ("response", exchange.response_tally)):
+            outcome[f"{side}_bytes"] = tally.size if tally is not None else 0
+            if tally is not None and tally.size:
+                outcome[f"{side}_digest"] = tally.digest()
+        if error is not None:
+            outcome["error"] = error
+        for receipt in exchange.receipts:
+            self._control.record_outcome(OutcomeDraft(receipt.seq, outcome))
+
+
+def short(headers: http.Headers) -> bool:
+    """A response that says it is at most BUFFERED bytes long."""
+    length = headers.get("content-length", "")
+    return length.isdecimal() and int(length) <= BUFFERED

@@ -1,0 +1,212 @@
+"""The channel between a worker and the control process: length-prefixed JSON frames over a Unix socket pair.
+
+The control process makes the pair and hands one end to the worker that it starts, so there is no path that anything
+else could connect to. Worker to control: `[id, operation, payload]`, id 0 wants no answer. Control to worker:
+`[id, true, payload]`, `[id, false, {"reason", "text"}]`, and `[0, true, …]` for what the control process says unasked.
+Frames that are ready in one turn of the event loop leave in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from asyncio import Future
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft, Receipt, Tokens
+from ..formats.errors import LictorError
+
+MAX_FRAME = 64 * 1024 * 1024
+_LENGTH = struct.Struct("!I")
+_HIGH_WATER = 4 * 1024 * 1024
+
+
+class ControlError(LictorError):
+    """The control process did not give a receipt. `reason` is the refusal's: monitor_error or overloaded."""
+
+    def __init__(self, text: str, reason: str = "monitor_error") -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Frames(asyncio.Protocol):
+    """Both ends: cuts the byte stream into frames, and gathers outgoing frames into one write a turn."""
+
+    def __init__(self, receive: Callable[[Any], None], lost: Callable[[], None]) -> None:
+        self._receive = receive
+        self._lost = lost
+        self._buffer = bytearray()
+        self._out: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(_HIGH_WATER)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._lost()
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        while len(buffer) - start >= 4:
+            (length,) = _LENGTH.unpack_from(buffer, start)
+            if length > MAX_FRAME:
+                self.close()
+                return
+            end = start + 4 + length
+            if len(buffer) < end:
+                break
+            self._receive(orjson.loads(bytes(buffer[start + 4 : end])))
+            start = end
+        del buffer[:start]
+
+    def send(self, frame: list[Any]) -> None:
+        """Send one frame; dropped when the other end is gone (`lost` was called then)."""
+        data = orjson.dumps(frame)
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out += (_LENGTH.pack(len(data)), data)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None:
+            self._transport.write(b"".join(out))
+
+    @property
+    def full(self) -> bool:
+        """The other end is not reading."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > _HIGH_WATER
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+class _Waiting:
+    __slots__ = ("future", "make", "since", "then")
+
+    def __init__(self, then: Callable[[Any], None], make: Callable[[dict[str, Any]], object], future: Future[None]):
+        self.then = then
+        self.make = make
+        self.future = future
+        self.since = time.monotonic()
+
+
+class ControlClient:
+    """The worker's end. Implements `addons.exchange.Control`.
+
+    Every request's future is done, without an exception, once `then` was called with the answer or with a ControlError:
+    after `timeout` seconds, when more than `limit` wait, and when the control process is gone.
+    """
+
+    def __init__(
+        self, *, timeout: float, limit: int, on_push: Callable[[Any], None], on_lost: Callable[[], None]
+    ) -> None:
+        self._timeout = timeout
+        self._limit = limit
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._waiting: dict[int, _Waiting] = {}
+        self._next = 1
+        self._frames: Frames | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def connect(self, sock: socket.socket) -> None:
+        """Take up the worker's end of the socket pair."""
+        loop = asyncio.get_running_loop()
+        _, self._frames = await loop.create_connection(lambda: Frames(self._received, self._gone), sock=sock)
+        self._sweep()
+
+    def record_action(self, draft: ActionDraft, then: Callable[[Receipt | ControlError], None]) -> Future[None]:
+        return self._ask("action", draft, then, lambda answer: Receipt(**answer))
+
+    def accept_delegation(self, draft: InboundDraft, then: Callable[[Receipt | ControlError], None]) -> Future[None]:
+        return self._ask("inbound", draft, then, lambda answer: Receipt(**answer))
+
+    def delegation_response(self, node: str, then: Callable[[Tokens | ControlError], None]) -> Future[None]:
+        return self._ask("response", node, then, lambda answer: Tokens(**answer))
+
+    def finish_delegation(self, node: str) -> None:
+        self.tell("finish", node)
+
+    def record_outcome(self, draft: OutcomeDraft) -> None:
+        self.tell("outcome", draft)
+
+    def tell(self, operation: str, payload: object) -> None:
+        """Send what wants no answer."""
+        if self._frames is not None:
+            self._frames.send([0, operation, payload])
+
+    def _ask(
+        self,
+        operation: str,
+        payload: object,
+        then: Callable[[Any], None],
+        make: Callable[[dict[str, Any]], object],
+    ) -> Future[None]:
+        future: Future[None] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(then, make, future)
+        if self._frames is None:
+            _settle(waiting, ControlError("the control process is gone"))
+        elif len(self._waiting) >= self._limit or self._frames.full:
+            _settle(waiting, ControlError(f"{len(self._waiting)} actions wait to be recorded already", "overloaded"))
+        else:
+            number, self._next = self._next, self._next + 1
+            self._waiting[number] = waiting
+            self._frames.send([number, operation, payload])
+        return future
+
+    def _received(self, frame: list[Any]) -> None:
+        number, good, payload = frame
+        if number == 0:
+            self._on_push(payload)
+            return
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None:
+            _settle(waiting, waiting.make(payload) if good else ControlError(payload["text"], payload["reason"]))
+
+    def _gone(self) -> None:
+        self._frames = None
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._fail_all(ControlError("the control process is gone"))
+        self._on_lost()
+
+    def _fail_all(self, error: ControlError) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting.values():
+            _settle(one, error)
+
+    def _sweep(self) -> None:
+        """Time out what waits too long. The oldest comes first, so a sweep stops at the first that may go on."""
+        oldest_allowed = time.monotonic() - self._timeout
+        while self._waiting:
+            number = next(iter(self._waiting))
+            if self._waiting[number].since > oldest_allowed:
+                break
+            late = self._waiting.pop(number)
+            _settle(late, ControlError(f"no receipt within {self._timeout:g} seconds", "overloaded"))
+        if self._frames is not None:
+            interval = min(0.5, self._timeout / 4)
+            self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
+
+
+def _settle(waiting: _Waiting, answer: object) -> None:
+    if waiting.future.done():
+        return
+    try:
+        waiting.then(answer)
+    except Exception as e:  # the engine refuses the exchange of a hook whose future holds an exception
+        waiting.future.set_exception(e)
+    else:
+        waiting.future.set_result(None)

@@ -1,0 +1,252 @@
+"""`lictor.toml`: read, checked against config.schema.json, paths made absolute. Secrets are files, never values."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from ..bindings.catalog import Catalog, Target
+from ..certs.domain import TrustDomain
+from ..formats.errors import FormatError, UsageError
+from ..formats.spiffe import SpiffeId
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """`name` is the monitor's name in its trust domain; `spiffe_id` follows from both."""
+
+    name: str
+    trust_domain: str
+    workers: int
+
+    @property
+    def spiffe_id(self) -> str:
+        return f"spiffe://{self.trust_domain}/monitor/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Addresses as (host, port). Without `ingress` the monitor fronts no agent."""
+
+    egress: tuple[str, int]
+    ingress: tuple[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ingress:
+    """The local agent behind the ingress listener: its SPIFFE ID, its URN as a target, and where it listens."""
+
+    agent: str
+    urn: str
+    upstream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """`trust` is the trust-domain directory."""
+
+    trust: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Interception:
+    """`upstream_ca`: PEM file that replaces the system's roots for upstream TLS; None keeps the system's roots."""
+
+    upstream_ca: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class BindingSettings:
+    """Where bindings lie and which public keys (JWK files) may have signed them."""
+
+    directory: Path
+    signers: tuple[Path, ...]
+    allow_unsigned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """`path` of the SQLite file."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceSettings:
+    """BETs every `interval_s` seconds, give or take the fraction `jitter`, for these Verifiers."""
+
+    interval_s: float
+    jitter: float
+    audience: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds: bytes of a body that must be understood, seconds to wait for a receipt, actions waiting at once."""
+
+    judged_body_bytes: int
+    receipt_timeout_s: float
+    waiting_actions: int
+    shutdown_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration of one monitor."""
+
+    path: Path
+    monitor: Monitor
+    listen: Listen
+    ingress: Ingress | None
+    identity: Identity
+    interception: Interception
+    targets: tuple[Target, ...]
+    bindings: BindingSettings
+    ledger: LedgerSettings
+    evidence: EvidenceSettings
+    limits: Limits
+
+    @property
+    def monitor_dir(self) -> Path:
+        """Certificates and keys of this monitor."""
+        return self.identity.trust / "monitors" / self.monitor.name
+
+    def catalog(self) -> Catalog:
+        """Raises UsageError for a pattern that is not one."""
+        return Catalog(self.targets)
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema of `lictor.toml`."""
+    text = resources.files(__package__).joinpath("config.schema.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration. Raises UsageError that names the key and the mend."""
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"there is no {path}: run `lictor init DIR` to make one, or name it with -c FILE") from None
+    except OSError as e:
+        raise UsageError(f"{path} cannot be read: {e.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UsageError(f"{path} is not TOML: {e}") from None
+    problems = list(_problems(document))
+    if problems:
+        raise UsageError(f"{path}: " + "; ".join(problems))
+    return _build(path.absolute(), document)
+
+
+def _problems(document: dict[str, Any]) -> Iterator[str]:
+    validator = jsonschema.Draft202012Validator(schema())
+    for error in sorted(validator.iter_errors(document), key=lambda e: [str(part) for part in e.absolute_path]):
+        where = _where(error.absolute_path)
+        if error.validator == "additionalProperties":
+            known = list(error.schema["properties"])
+            for name in sorted(set(error.instance) - set(known)):
+                yield f"unknown key {where + '.' if where else ''}{name}{_nearest(name, known)}"
+        elif where == "interception.verify_upstream":
+            yield "interception.verify_upstream cannot be switched off: upstream TLS is always verified"
+        else:
+            yield f"{where or 'the file'}: {error.message}"
+
+
+def _where(path: Any) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part}"
+    return text
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f", did you mean {near[0]}?" if near else f" (known here: {', '.join(known)})"
+
+
+def _address(text: str, key: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not 0 < int(port) < 65536:
+        raise UsageError(f"{key}: the port {port} is not between 1 and 65535")
+    return host.strip("[]"), int(port)
+
+
+def _spiffe(text: str, key: str) -> str:
+    try:
+        return str(SpiffeId.parse(text))
+    except FormatError as e:
+        raise UsageError(f"{key}: {e}") from None
+
+
+def _build(path: Path, document: dict[str, Any]) -> Config:
+    base = path.parent
+    trust = (base / document["identity"]["trust"]).absolute()
+    trust_domain = TrustDomain.open(trust).name
+    monitor = Monitor(document["monitor"]["name"], trust_domain, document["monitor"].get("workers", 1))
+    listen = document["listen"]
+    ingress = document.get("ingress")
+    if ("ingress" in listen) != (ingress is not None):
+        raise UsageError(f"{path}: listen.ingress and the section [ingress] go together; one of them is missing")
+    bindings, evidence, limits = document["bindings"], document.get("evidence", {}), document.get("limits", {})
+    upstream_ca = document.get("interception", {}).get("upstream_ca")
+    return Config(
+        path=path,
+        monitor=monitor,
+        listen=Listen(
+            egress=_address(listen["egress"], "listen.egress"),
+            ingress=_address(listen["ingress"], "listen.ingress") if "ingress" in listen else None,
+        ),
+        ingress=Ingress(_spiffe(ingress["agent"], "ingress.agent"), ingress["urn"], ingress["upstream"].rstrip("/"))
+        if ingress
+        else None,
+        identity=Identity(trust),
+        interception=Interception(base / upstream_ca if upstream_ca else None),
+        targets=tuple(_target(base, i, t) for i, t in enumerate(document.get("target", []))),
+        bindings=BindingSettings(
+            directory=base / bindings["directory"],
+            signers=tuple(base / p for p in bindings.get("signers", [str(trust / "operator.jwk")])),
+            allow_unsigned=bindings.get("allow_unsigned", False),
+        ),
+        ledger=LedgerSettings(base / document["ledger"]["path"]),
+        evidence=EvidenceSettings(
+            interval_s=float(evidence.get("interval_s", 60)),
+            jitter=float(evidence.get("jitter", 0.2)),
+            audience=tuple(evidence.get("audience", [f"spiffe://{trust_domain}/verifier"])),
+        ),
+        limits=Limits(
+            judged_body_bytes=limits.get("judged_body_bytes", 4 * 1024 * 1024),
+            receipt_timeout_s=float(limits.get("receipt_timeout_s", 10)),
+            waiting_actions=limits.get("waiting_actions", 1000),
+            shutdown_s=float(limits.get("shutdown_s", 5)),
+        ),
+    )
+
+
+def _target(base: Path, index: int, table: dict[str, Any]) -> Target:
+    agent = table.get("agent")
+    if agent is not None and table["kind"] != "agent":
+        raise UsageError(f"target[{index}].agent belongs to a target of kind agent, not {table['kind']}")
+    files = {}
+    for name in ("client_cert", "client_key", "ca"):
+        files[name] = base / table[name] if name in table else None
+        if files[name] is not None and not files[name].is_file():
+            raise UsageError(f"target[{index}].{name}: there is no file {files[name]}")
+    return Target(
+        urn=table["urn"],
+        kind=table["kind"],
+        match=tuple(table["match"]),
+        protocol=table.get("protocol", "a2a" if table["kind"] == "agent" else "http"),
+        agent_id=_spiffe(agent, f"target[{index}].agent") if agent else None,
+        **files,
+    )

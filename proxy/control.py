@@ -1,0 +1,257 @@
+"""The control process: owns the ledger and the evidence key, starts the workers, answers them, and outlives them.
+
+It parses no agent traffic: what arrives from workers are drafts of entries, already judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..bindings import registry
+from ..bindings.model import Binding
+from ..certs.domain import TrustDomain
+from ..certs.evidence_keys import evidence_jwk
+from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
+from ..evidence.ledger import Ledger
+from ..evidence.recorder import PolicyInfo, Recorder
+from ..evidence.sqlite_store import SqliteStore
+from ..formats import base64url
+from ..formats.errors import LictorError, UsageError
+from ..formats.keys import KeySigner
+from .channel import Frames
+from .config import Config
+from .policies import policies_for, read_signers
+
+log = logging.getLogger(__name__)
+
+READY_TIMEOUT_S = 30.0
+RESPAWN_S = 1.0
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One worker process and our end of its channel."""
+
+    number: int
+    process: asyncio.subprocess.Process
+    frames: Frames
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    drained: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ControlProcess:
+    """The running monitor. `run` returns when it was told to stop; everything is on disk then."""
+
+    def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
+        self._config = config
+        self._announce = announce
+        self._stopping = asyncio.Event()
+        self._workers: dict[int, _Worker] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._bindings = registry.load_directory(
+            config.bindings.directory,
+            read_signers(config.bindings.signers),
+            allow_unsigned=config.bindings.allow_unsigned,
+        )
+        config.catalog()
+
+    def stop(self) -> None:
+        """Ask `run` to end."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Open the ledger, serve until stopped, close the windows. Raises UsageError or LictorError at start."""
+        config = self._config
+        for name, address in (("egress", config.listen.egress), ("ingress", config.listen.ingress)):
+            if address is not None:
+                check_free(name, address)
+        TrustDomain.open(config.identity.trust).renew_interception(config.monitor.name)
+        signer = KeySigner.from_file(config.monitor_dir / "evidence.key")
+        ledger = self._open_ledger(signer)
+        self._recorder = Recorder(
+            ledger,
+            signer,
+            config.monitor.spiffe_id,
+            policies_for(self._bindings),
+            config.evidence.audience,
+            config.evidence.interval_s,
+            config.evidence.jitter,
+        )
+        ticker = asyncio.create_task(self._tick())
+        try:
+            await self._serve()
+        finally:
+            ticker.cancel()
+            await self._end_workers()
+            await self._recorder.close()
+            await ledger.close()
+
+    def _open_ledger(self, signer: KeySigner) -> Ledger:
+        config = self._config
+        config.ledger.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = SqliteStore(config.ledger.path)
+        self._salt = log_salt(store)
+        ledger = Ledger.open(store, f"{config.monitor.trust_domain}/monitor/{config.monitor.name}", signer)
+        jwk = evidence_jwk((config.monitor_dir / "evidence.pem").read_bytes())
+        ledger.put_document("key", signer.kid, jwk)
+        for binding in self._bindings:
+            ledger.put_document("binding", binding.digest, dict(binding.document))
+        return ledger
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        started = await asyncio.gather(*(self._start(n) for n in range(self._config.monitor.workers)))
+        if not all(started):
+            raise LictorError("a worker did not start; its message is above")
+        self._say_ready()
+        await self._stopping.wait()
+
+    def _say_ready(self) -> None:
+        config = self._config
+        host, port = config.listen.egress
+        self._announce(f"{config.monitor.spiffe_id} listens for agents on {host}:{port}")
+        if config.listen.ingress is not None and config.ingress is not None:
+            host, port = config.listen.ingress
+            self._announce(f"{config.ingress.agent} is served on {host}:{port}")
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            try:
+                await self._recorder.tick()
+            except LictorError as e:
+                log.error("no evidence could be issued: %s", e)
+
+    async def _start(self, number: int) -> bool:
+        """Start one worker and wait until it listens; False if it does not."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "lictor.proxy.worker",
+                str(self._config.path),
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C reaches the control process, which ends its workers in order
+            )
+        frames = Frames(lambda frame: self._received(worker, frame), lambda: worker.drained.set())
+        worker = _Worker(number, process, frames)
+        await asyncio.get_running_loop().create_connection(lambda: frames, sock=ours)
+        frames.send([0, True, self._hello()])
+        self._workers[number] = worker
+        self._spawn(self._watch(worker))
+        waits = {asyncio.ensure_future(worker.ready.wait()), asyncio.ensure_future(process.wait())}
+        _, late = await asyncio.wait(waits, timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        for one in late:
+            one.cancel()
+        return worker.ready.is_set()
+
+    def _hello(self) -> dict[str, Any]:
+        return {
+            "salt": base64url.encode(self._salt),
+            "bindings": [dict(binding.document) for binding in self._bindings],
+        }
+
+    async def _watch(self, worker: _Worker) -> None:
+        """Start a worker again that ended by itself."""
+        code = await worker.process.wait()
+        if self._stopping.is_set() or not worker.ready.is_set():
+            return
+        log.error("worker %d ended with code %s and is started again", worker.number, code)
+        await asyncio.sleep(RESPAWN_S)
+        if not self._stopping.is_set() and not await self._start(worker.number):
+            log.error("worker %d does not start again; stopping", worker.number)
+            self.stop()
+
+    async def _end_workers(self) -> None:
+        """SIGTERM, a grace time, SIGKILL; then what they said last is read."""
+        self._stopping.set()
+        ends = []
+        for worker in self._workers.values():
+            if worker.process.returncode is None:
+                worker.process.terminate()
+                ends.append(asyncio.ensure_future(worker.process.wait()))
+        if ends:
+            _, late = await asyncio.wait(ends, timeout=self._config.limits.shutdown_s + 2)
+            for worker in self._workers.values():
+                if late and worker.process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        worker.process.kill()
+            if late:
+                await asyncio.wait(late)
+        for worker in self._workers.values():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(worker.drained.wait(), 2)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _received(self, worker: _Worker, frame: list[Any]) -> None:
+        number, operation, payload = frame
+        if operation == "ready":
+            worker.ready.set()
+        elif operation == "finish":
+            self._recorder.finish_delegation(payload)
+        else:
+            self._spawn(self._answer(worker.frames, number, self._work(operation, payload)))
+
+    def _work(self, operation: str, payload: Any) -> Awaitable[Any]:
+        if operation == "action":
+            return self._recorder.record_action(ActionDraft(**payload))
+        if operation == "outcome":
+            return self._recorder.record_outcome(OutcomeDraft(**payload))
+        if operation == "inbound":
+            return self._recorder.accept_delegation(InboundDraft(**payload))
+        return self._recorder.delegation_response(payload)
+
+    async def _answer(self, frames: Frames, number: int, work: Awaitable[Any]) -> None:
+        try:
+            answer = [number, True, await work]
+        except LictorError as e:
+            log.error("not recorded: %s", e)
+            answer = [number, False, {"reason": "monitor_error", "text": str(e)}]
+        except Exception:
+            log.exception("not recorded")
+            answer = [number, False, {"reason": "monitor_error", "text": "an error inside the monitor"}]
+        if number:
+            frames.send(answer)
+
+
+def check_free(name: str, address: tuple[str, int]) -> None:
+    """Raises UsageError if something listens on `address` already. Workers share the port, so they would not notice."""
+    host, port = address
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as e:
+        text = f"listen.{name}: {host}:{port} cannot be listened on: {os.strerror(e.errno) if e.errno else e}"
+        raise UsageError(f"{text}; stop what uses it or choose another port") from None
+
+
+def log_salt(store: SqliteStore) -> bytes:
+    """The secret that keys the digests of bodies in this log, made once."""
+    found = store.meta("salt")
+    if found is None:
+        found = base64url.encode(os.urandom(32))
+        store.put_meta("salt", found)
+    return base64url.decode(found)

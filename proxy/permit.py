@@ -1,0 +1,81 @@
+"""The HTTP stream of mitmproxy, made unable to send a request upstream that holds no permit.
+
+A patch of mitmproxy (12.2.3): `HttpStream` in `mitmproxy.proxy.layers.http` is replaced by a subclass. Three methods differ:
+
+- `make_server_connection` is the only way from a request to a server; without a permit for this very request it fails.
+  Whatever goes wrong in an addon, in our dispatch or in mitmproxy's order of hooks, this is what stands in between.
+- `check_killed`, right after the requestheaders hook: a refusal is sent at once and the body is not waited for.
+- `check_body_size` while a body is being collected to be judged: beyond the limit it is refused. mitmproxy's own
+  `body_size_limit` would also cut streamed bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from mitmproxy import flow, http
+from mitmproxy.proxy import commands
+from mitmproxy.proxy.layers import http as layer
+from mitmproxy.proxy.layers.http import _events as events
+from mitmproxy.proxy.layers.http import _hooks as hooks
+
+CHECKED_VERSION = "12.2.3"
+CommandGenerator = Generator[commands.Command, Any, bool]
+
+
+def install(permitted: Callable[[http.HTTPFlow], bool], judged_body_bytes: int) -> None:
+    """Replace mitmproxy's HttpStream in this process."""
+
+    class PermitStream(_PermitStream):
+        _permitted = staticmethod(permitted)
+        _judged_body_bytes = judged_body_bytes
+
+    layer.HttpStream = PermitStream  # type: ignore[misc]
+
+
+class _PermitStream(layer.HttpStream):
+    _permitted: Callable[[http.HTTPFlow], bool]
+    _judged_body_bytes: int
+
+    def make_server_connection(self) -> CommandGenerator:
+        if not self._permitted(self.flow):
+            error = events.ResponseProtocolError(
+                self.stream_id, "lictor: the request holds no permit", events.ErrorCode.CONNECT_FAILED
+            )
+            yield from self.handle_protocol_error(error)
+            return False
+        return (yield from super().make_server_connection())
+
+    def check_killed(self, emit_error_hook: bool) -> CommandGenerator:
+        if (yield from super().check_killed(emit_error_hook)):
+            return True
+        if self.client_state != self.state_wait_for_request_headers or self.flow.response is None:
+            return False
+        yield from self._answer_now(self.flow.response)
+        return True
+
+    def _answer_now(self, response: http.Response) -> Generator[commands.Command, Any, None]:
+        yield hooks.HttpResponseHook(self.flow)
+        content = response.raw_content
+        yield layer.SendHttp(events.ResponseHeaders(self.stream_id, response, not content), self.context.client)
+        if content:
+            yield layer.SendHttp(events.ResponseData(self.stream_id, content), self.context.client)
+        self.flow.live = False
+        self.client_state = self.server_state = self.state_errored
+        # What still comes of the body has no stream any more and is dropped.
+        yield layer.DropStream(self.stream_id)
+        yield layer.SendHttp(events.ResponseEndOfMessage(self.stream_id), self.context.client)
+
+    def check_body_size(self, request: bool) -> CommandGenerator:
+        if not request or len(self.request_body_buf) <= self._judged_body_bytes:
+            return False
+        text = f"the request body exceeds {self._judged_body_bytes} bytes and must be read to be judged"
+        self.flow.error = flow.Error(text)
+        yield hooks.HttpErrorHook(self.flow)
+        error = events.ResponseProtocolError(self.stream_id, text, events.ErrorCode.REQUEST_TOO_LARGE)
+        yield layer.SendHttp(error, self.context.client)
+        self.request_body_buf.clear()
+        self.client_state = self.server_state = self.state_errored
+        self.flow.live = False
+        return True

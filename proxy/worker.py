@@ -1,0 +1,200 @@
+"""A worker: one mitmproxy engine in its own process, with our addons. It holds no evidence key.
+
+Started by the control process with the configuration's path and its end of the channel. It takes bindings and the log's
+salt from the control process, checked there; when the control process is gone it refuses everything and exits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..addons.enforce import Enforce, Settings
+from ..addons.exchange import permitted
+from ..addons.guard import Guard
+from ..addons.identify import Identify
+from ..addons.ingress import Ingress, IngressSettings
+from ..addons.outcome import Outcome
+from ..bindings.catalog import Target
+from ..bindings.model import Binding
+from ..bindings.policy import Policy
+from ..bindings.schema import load_binding
+from ..certs.contexts import listener_context
+from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
+from ..certs.revocation import RevocationList
+from ..formats import base64url
+from ..formats.errors import UsageError
+from . import permit
+from .channel import ControlClient
+from .config import Config, load
+from .engine import Engine, EngineOptions, Listener
+from .upstream_tls import UpstreamIdentity, UpstreamLookup
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS_S = 1.0
+"""How long a worker still answers with refusals after the control process is gone."""
+
+
+class Worker:
+    """The data plane of one process."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._control = ControlClient(
+            timeout=config.limits.receipt_timeout_s,
+            limit=config.limits.waiting_actions,
+            on_push=self._pushed,
+            on_lost=self._orphaned,
+        )
+        self._engine: Engine | None = None
+
+    async def run(self, channel: socket.socket) -> None:
+        """Serve until told to stop or left alone by the control process."""
+        await self._control.connect(channel)
+        hello = await self._hello
+        with TemporaryDirectory(prefix="lictor-") as confdir:
+            engine = self._engine = self._make_engine(hello, Path(confdir))
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, engine.shutdown)
+            ready = asyncio.create_task(self._say_ready(engine))
+            await engine.run()
+            ready.cancel()
+        # One more turn of the loop, so that the outcomes of what was cut off just now leave too.
+        await asyncio.sleep(0.05)
+
+    async def _say_ready(self, engine: Engine) -> None:
+        await engine.ready.wait()
+        self._control.tell("ready", None)
+
+    def _pushed(self, payload: dict[str, Any]) -> None:
+        if not self._hello.done():
+            self._hello.set_result(payload)
+
+    def _orphaned(self) -> None:
+        log.error("the control process is gone: refusing everything, then exiting")
+        if self._engine is None:
+            sys.exit(3)
+        asyncio.get_running_loop().call_later(LAST_WORDS_S, self._engine.shutdown)
+
+    def _make_engine(self, hello: dict[str, Any], confdir: Path) -> Engine:
+        config = self._config
+        trust = config.identity.trust
+        (confdir / "mitmproxy-ca.pem").symlink_to(config.monitor_dir / "interception.pem")
+        ca_pem = (trust / "identity-ca.pem").read_bytes()
+        policy = Policy(_bindings(hello["bindings"]), config.catalog())
+        salt = base64url.decode(hello["salt"])
+        permit.install(permitted, config.limits.judged_body_bytes)
+        identify = Identify(
+            lambda client: engine.peer_certificate(client),
+            config.monitor.trust_domain,
+            RevocationList(trust / "crl.pem", ca_pem),
+            lambda: datetime.datetime.now(datetime.UTC),
+        )
+        guard = Guard(
+            lambda: policy.catalog,
+            frozenset(a for a in (config.listen.egress, config.listen.ingress) if a is not None),
+            _fixed_upstreams(config),
+        )
+        settings = Settings(config.monitor.spiffe_id, config.limits.judged_body_bytes, salt)
+        addons: list[object] = [
+            identify,
+            guard,
+            Enforce(settings, lambda: policy, identify, guard, self._control),
+            Outcome(self._control),
+        ]
+        if config.ingress is not None and config.listen.ingress is not None:
+            keys = known_keys(trust, ca_pem)
+            ingress = IngressSettings(config.ingress.agent, config.ingress.urn, config.listen.ingress, trust_keys=keys)
+            addons.append(Ingress(settings, ingress, lambda: policy, identify, self._control))
+        engine = Engine(
+            _listeners(config), addons, EngineOptions(confdir, config.interception.upstream_ca, _upstream(config))
+        )
+        return engine
+
+
+def _bindings(documents: list[dict[str, Any]]) -> tuple[Binding, ...]:
+    return tuple(load_binding(json.dumps(d).encode(), "the control process") for d in documents)
+
+
+def known_keys(trust: Path, ca_pem: bytes) -> EvidenceKeys:
+    """The evidence keys of all monitors in the trust-domain directory."""
+    keys = EvidenceKeys(ca_pem)
+    for path in sorted(trust.glob("monitors/*/evidence.pem")):
+        keys.add_jwk(evidence_jwk(path.read_bytes()))
+    return keys
+
+
+def _listeners(config: Config) -> list[Listener]:
+    directory = config.monitor_dir
+    context = listener_context(directory / "cert.pem", directory / "key.pem", config.identity.trust / "identity-ca.pem")
+    listeners = [Listener(*config.listen.egress, "regular", context)]
+    if config.listen.ingress is not None and config.ingress is not None:
+        listeners.append(Listener(*config.listen.ingress, f"reverse:{config.ingress.upstream}", context))
+    return listeners
+
+
+def _fixed_upstreams(config: Config) -> frozenset[tuple[str, int]]:
+    if config.ingress is None:
+        return frozenset()
+    host, _, port = config.ingress.upstream.removeprefix("http://").rpartition(":")
+    return frozenset({(host, int(port))})
+
+
+def _upstream(config: Config) -> UpstreamLookup:
+    """Client certificate and CA per authority. An agent behind a monitor is met as this monitor, in its trust domain."""
+    catalog = config.catalog()
+    identities = {target.urn: _upstream_identity(config, target) for target in config.targets}
+
+    def find(host: str, port: int) -> UpstreamIdentity | None:
+        found = {identities[target.urn] for target in catalog.at(host, port)}
+        if len(found) > 1:
+            raise UsageError(
+                f"the targets on {host}:{port} name different ca, client_cert or client_key; one connection has one "
+                "identity, so they must be the same"
+            )
+        return next(iter(found), None)
+
+    return find
+
+
+def _upstream_identity(config: Config, target: Target) -> UpstreamIdentity:
+    if target.kind != "agent" or target.agent_id is None:
+        return UpstreamIdentity(target.ca, target.client_cert, target.client_key)
+    return UpstreamIdentity(
+        target.ca or config.identity.trust / "identity-ca.pem",
+        target.client_cert or config.monitor_dir / "cert.pem",
+        target.client_key or config.monitor_dir / "key.pem",
+    )
+
+
+def main() -> None:
+    """`python -m lictor.proxy.worker CONFIG FD`: what the control process starts."""
+    logging.basicConfig(level=logging.WARNING, format="lictor worker: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = socket.socket(fileno=int(sys.argv[2]))
+
+    async def serve() -> None:
+        await Worker(load(Path(sys.argv[1]))).run(channel)
+
+    try:
+        run_loop(serve)
+    except UsageError as e:
+        sys.exit(f"lictor worker: {e}")
+
+
+def run_loop(serve: Any) -> None:
+    """Run on uvloop where it is installed."""
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()
