@@ -97,7 +97,7 @@ def _subproof(leaves: Sequence[bytes], old_size: int, *, whole: bool) -> list[by
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], tree_root: bytes) -> bool:
     """RFC 9162 section 2.1.3.2. False for anything that does not prove it."""
-    if not 0 <= index < size:
+    if not 0 <= index < size or len(leaf) != 32:
         return False
     fn, sn, hashed = index, size - 1, leaf
     for sibling in proof:
