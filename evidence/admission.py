@@ -1,0 +1,180 @@
+"""Whether a delegation that comes in may be taken up: its ECTs and BETs are verified before anything is minted.
+
+The lines that the mTLS peer issued are the parents; there must be one. Lines of other issuers (an agent may have handed
+on what it got) are counted, not relied on and not verified. Every BET must be the peer's, about the parent's agent,
+under the parent's node, for us, and in time; there must be one.
+
+`examine` runs where agent traffic is parsed and holds no key. Replay needs one memory for all workers, so the recorder
+keeps it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..formats import jws
+from ..formats.canonical import digest
+from ..formats.errors import FormatError, LictorError, VerificationError
+from . import bet, ect
+from .bet import Bet
+from .claims import SKEW, KeyResolver
+from .ect import Ect
+from .entry import InboundDraft
+from .lineage import split_lines
+from .store import NodeRow
+
+MAX_LINES = 16
+MAX_REMEMBERED = 1_000_000
+
+
+class _Refused(LictorError):
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+def examine(
+    *,
+    agent_id: str,
+    peer_id: str,
+    action_target: str,
+    action_parameters: Mapping[str, Any],
+    execution_context: Sequence[str],
+    behavioral_evidence: Sequence[str],
+    traceparent: str | None,
+    resolve: KeyResolver,
+    accepted: Iterable[str],
+    now: float,
+) -> InboundDraft:
+    """Verify what came along with a delegation to `agent_id`; the draft says allow, or deny and why. Never raises.
+
+    `accepted` are the ids of which one must be in every `aud` (the agent's and its monitor's). Reasons of a denial:
+    `ect_missing`, `ect_invalid`, `bet_missing`, `bet_invalid`; the recorder adds `ect_replayed`.
+    """
+    audience = frozenset(accepted)
+    nodes, bets = split_lines(execution_context), split_lines(behavioral_evidence)
+    try:
+        parents, foreign = _parents(nodes, peer_id, resolve, audience, now)
+        evidence = _evidence(bets, parents, peer_id, resolve, audience, now)
+    except _Refused as e:
+        return InboundDraft(agent_id, peer_id, action_target, action_parameters, "deny", e.reason, str(e))
+    return InboundDraft(
+        agent_id,
+        peer_id,
+        action_target,
+        {**action_parameters, "foreign_lines": foreign} if foreign else action_parameters,
+        "allow",
+        "allowed",
+        wid=parents[0].wid,
+        parents=[_row(node) for node in parents],
+        evidence=[
+            {"jti": one.jti, "policy": one.policy, "result": one.result, "digest": digest(one.token)}
+            for one in evidence
+        ],
+        execution_context=nodes,
+        traceparent=traceparent,
+    )
+
+
+def _row(node: Ect) -> dict[str, Any]:
+    return {
+        "jti": node.jti,
+        "wid": node.wid or "",
+        "agent_id": node.subject or node.issuer,
+        "issuer": node.issuer,
+        "iat": node.iat,
+        "parents": node.parents,
+        "token": node.token,
+    }
+
+
+def _parents(
+    lines: Sequence[str], peer_id: str, resolve: KeyResolver, audience: frozenset[str], now: float
+) -> tuple[list[Ect], int]:
+    """The peer's nodes and the number of lines of other issuers."""
+    if len(lines) > MAX_LINES:
+        raise _Refused("ect_invalid", f"{len(lines)} Execution-Context lines came along, more than {MAX_LINES}")
+    try:
+        of_peer = [line for line in lines if _claimed_issuer(line) == peer_id]
+        nodes = [ect.verify(line, resolve, now=now, audience=audience, peer=peer_id) for line in of_peer]
+    except (VerificationError, FormatError) as e:
+        raise _Refused("ect_invalid", f"Execution-Context: {e}") from None
+    if not nodes:
+        raise _Refused("ect_missing", f"no Execution-Context line was issued by the peer {peer_id}")
+    if len({node.wid for node in nodes}) > 1:
+        raise _Refused("ect_invalid", "Execution-Context: the peer's lines name different workflows")
+    if len({node.jti for node in nodes}) < len(nodes):
+        raise _Refused("ect_invalid", "Execution-Context: the peer's lines name one node twice")
+    return nodes, len(lines) - len(nodes)
+
+
+def _claimed_issuer(line: str) -> object:
+    return jws.parse_compact(line, typ=ect.ACCEPTED_TYP).claims().get("iss")
+
+
+def _evidence(
+    lines: Sequence[str],
+    parents: list[Ect],
+    peer_id: str,
+    resolve: KeyResolver,
+    audience: frozenset[str],
+    now: float,
+) -> list[Bet]:
+    if not lines:
+        raise _Refused("bet_missing", "no Behavioral-Evidence line came along")
+    if len(lines) > MAX_LINES:
+        raise _Refused("bet_invalid", f"{len(lines)} Behavioral-Evidence lines came along, more than {MAX_LINES}")
+    found = []
+    try:
+        for line in lines:
+            one = bet.verify(line, resolve, now=now, audience=audience, peer=peer_id)
+            check_under(one, parents)
+            found.append(one)
+    except (VerificationError, FormatError) as e:
+        raise _Refused("bet_invalid", f"Behavioral-Evidence: {e}") from None
+    return found
+
+
+def check_under(one: Bet, nodes: Iterable[Ect]) -> None:
+    """Raises VerificationError unless the BET is a child of one of `nodes`: same workflow, about the same agent."""
+    for node in nodes:
+        if node.jti not in one.parents:
+            continue
+        if node.wid is not None and one.wid != node.wid:
+            raise VerificationError(f"the BET {one.jti} is of the workflow {one.wid}, its node of {node.wid}")
+        if one.subject != (node.subject or node.issuer):
+            raise VerificationError(f"the BET {one.jti} is about {one.subject}, its node about {node.subject}")
+        return
+    raise VerificationError(f"the BET {one.jti} belongs to the node {', '.join(one.parents)}, which did not come along")
+
+
+class ReplayMemory:
+    """Every (wid, jti) that was taken, for as long as its token could still be accepted."""
+
+    def __init__(self, stored: Iterable[NodeRow], now: float) -> None:
+        """Take up what was `stored` (as received) and could still be accepted."""
+        self._seen: set[tuple[str, str]] = set()
+        self._order: deque[tuple[float, tuple[str, str]]] = deque()
+        for row in stored:
+            if row.origin == "received" and row.iat > now - ect.MAX_AGE - SKEW:
+                self._keep((row.wid, row.jti), now)
+
+    def take(self, keys: Sequence[tuple[str, str]], now: float) -> str | None:
+        """Remember all of `keys` as taken, or say why not."""
+        while self._order and self._order[0][0] < now:
+            self._seen.discard(self._order.popleft()[1])
+        for key in keys:
+            if key in self._seen:
+                return f"the node {key[1]} was taken before"
+        if len(self._seen) + len(keys) > MAX_REMEMBERED:
+            return f"{MAX_REMEMBERED} nodes were taken lately; one more could not be told from a replay"
+        for key in keys:
+            self._keep(key, now)
+        return None
+
+    def _keep(self, key: tuple[str, str], now: float) -> None:
+        """A token taken now is from the future by at most the skew, so it is too old after that much more."""
+        self._seen.add(key)
+        self._order.append((now + ect.MAX_AGE + 2 * SKEW, key))

@@ -1,0 +1,152 @@
+"""What the data plane hands to the recorder, what it gets back, and the entries that are made of it.
+
+An entry is a JSON object whose canonical bytes are made once (`Ledger.add`, which sets `seq` and `timestamp`). That of
+an action has `agent_id`, `action_type`, `action_target`, `action_parameters`, `decision`, `reason`, `behaviors`, `wid`,
+`node`, `lineage`. That of an outcome repeats what it is about and has `outcome_of` and `outcome`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .lineage import Place
+
+
+@dataclass(frozen=True, slots=True)
+class ActionDraft:
+    """A judged action of a local agent, before it is recorded.
+
+    `behaviors` are `BehaviorResult.to_json()` objects, `execution_context` the raw header lines that the agent sent,
+    `audience` (for a delegation) the ids of who will verify the evidence that goes along.
+    """
+
+    agent_id: str
+    action_type: str
+    action_target: str
+    action_parameters: Mapping[str, Any]
+    decision: str
+    reason: str
+    behaviors: Sequence[Mapping[str, str]]
+    execution_context: Sequence[str] = ()
+    traceparent: str | None = None
+    audience: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeDraft:
+    """How the action `outcome_of` (its seq) ended: status, byte counts, response digest, duration, complete or not."""
+
+    outcome_of: int
+    outcome: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InboundDraft:
+    """A delegation to the local agent `agent_id` from the mTLS peer `peer_id`, as `admission.examine` made it.
+
+    `parents` are the peer's verified nodes (`jti`, `wid`, `agent_id`, `issuer`, `iat`, `parents`, `token`), all of the
+    workflow `wid` (None if they name none); `evidence` is what the entry keeps of the verified BETs. With a `decision`
+    of deny both are empty, `reason` is machine-readable and `detail` says it in words. `execution_context` are the raw
+    lines, by which the agent may later name this delegation.
+    """
+
+    agent_id: str
+    peer_id: str
+    action_target: str
+    action_parameters: Mapping[str, Any]
+    decision: str
+    reason: str
+    detail: str = ""
+    wid: str | None = None
+    parents: Sequence[Mapping[str, Any]] = ()
+    evidence: Sequence[Mapping[str, Any]] = ()
+    execution_context: Sequence[str] = ()
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The entry is durable. `execution_context` and `behavioral_evidence` are header lines to add, never to replace.
+
+    Of a delegation going out: the node and the evidence for the callee. Of a denied action: the evidence for the
+    agent. Of a delegation that came in: the local agent's node; `node` names it to the recorder; `detail` says in words
+    why one was refused.
+    """
+
+    seq: int
+    timestamp: float
+    decision: str
+    reason: str
+    wid: str
+    node: str
+    execution_context: tuple[str, ...] = ()
+    behavioral_evidence: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Header lines for a response: the local agent's node and its evidence."""
+
+    execution_context: tuple[str, ...] = ()
+    behavioral_evidence: tuple[str, ...] = ()
+
+
+def action_fields(draft: ActionDraft, place: Place) -> dict[str, Any]:
+    """The entry of an action, without `seq` and `timestamp`."""
+    return {
+        "agent_id": draft.agent_id,
+        "action_type": draft.action_type,
+        "action_target": draft.action_target,
+        "action_parameters": draft.action_parameters,
+        "decision": draft.decision,
+        "reason": draft.reason,
+        "behaviors": draft.behaviors,
+        "wid": place.wid,
+        "node": place.node,
+        "lineage": place.how,
+    }
+
+
+def inbound_fields(draft: InboundDraft, place: Place) -> dict[str, Any]:
+    """The entry of a delegation that came in: `direction` tells it from one that the agent made itself."""
+    parameters = {**draft.action_parameters, "direction": "inbound", "peer": draft.peer_id}
+    if draft.decision == "deny":
+        parameters["refused"] = draft.detail
+    else:
+        parameters["caller"] = draft.parents[0]["agent_id"]
+        parameters["parents"] = [parent["jti"] for parent in draft.parents]
+        parameters["evidence"] = draft.evidence
+    return {
+        "agent_id": draft.agent_id,
+        "action_type": "delegation",
+        "action_target": draft.action_target,
+        "action_parameters": parameters,
+        "decision": draft.decision,
+        "reason": draft.reason,
+        "behaviors": [],
+        "wid": place.wid,
+        "node": place.node,
+        "lineage": place.how,
+    }
+
+
+def needs_judgement(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is an action of the agent, not an outcome or a delegation that came in from elsewhere."""
+    return "outcome_of" not in entry and entry["action_parameters"].get("direction") != "inbound"
+
+
+def outcome_fields(action: Mapping[str, Any], draft: OutcomeDraft) -> dict[str, Any]:
+    """The entry of an outcome; `action` are the fields of the action's entry."""
+    return {
+        "agent_id": action["agent_id"],
+        "action_type": action["action_type"],
+        "action_target": action["action_target"],
+        "action_parameters": {},
+        "wid": action["wid"],
+        "node": action["node"],
+        "outcome_of": draft.outcome_of,
+        "outcome": draft.outcome,
+    }

@@ -1,0 +1,100 @@
+"""Issuing BETs: from an open window to a signed token in the store, and when the next one is due."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from secrets import SystemRandom
+from typing import Any
+
+from ..formats import base64url
+from ..formats.jws import Signer
+from . import bet
+from .claims import new_id
+from .ect import BEHAVIORAL_VERIFICATION
+from .ledger import Ledger
+from .lineage import Place
+from .store import BetRow
+from .windows import Window
+
+_random = SystemRandom()
+
+
+def next_due(now: float, interval: float, jitter: float) -> float:
+    """When the interval that begins at `now` ends: unpredictable within +-`jitter` of it, so that none can time it."""
+    return now + interval * (1 + jitter * _random.uniform(-1, 1))
+
+
+class Issuer:
+    """Signs the BETs of one monitor over the log of one ledger."""
+
+    def __init__(self, ledger: Ledger, signer: Signer, monitor_id: str, audience: tuple[str, ...]) -> None:
+        self._ledger = ledger
+        self._signer = signer
+        self._monitor_id = monitor_id
+        self._audience = audience
+
+    def issue(
+        self,
+        window: Window,
+        place: Place,
+        end: float,
+        trigger: str,
+        audience: tuple[str, ...] = (),
+        about: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Close `window` at `end` (not included) with a BET under the node of `place` and begin the next one.
+
+        The token covers every entry of the agent so far. `first_seq` in it is the seq of the window's first entry; of
+        an empty window it is the size of the log.
+        """
+        size = self._ledger.size
+        first_seq = window.first_entry if window.count else size
+        jti, iat = new_id(), int(end)
+        token = bet.issue(
+            {
+                "iss": self._monitor_id,
+                "sub": window.agent_id,
+                "aud": list(dict.fromkeys((*self._audience, *audience))),
+                "iat": iat,
+                "exp": iat + bet.LIFETIME,
+                "jti": jti,
+                "wid": place.wid,
+                "exec_act": BEHAVIORAL_VERIFICATION,
+                "par": [place.node],
+                "pred": [place.node],
+                "bhv_policy": window.policy.policy_id,
+                "bhv_result": window.result(),
+                "bhv_evidence": window.evidence(),
+                "bhv_window": {"start": window.start, "end": end},
+                **self._details(window, first_seq, trigger, about),
+            },
+            self._signer,
+        )
+        row = BetRow(jti, window.agent_id, window.policy.policy_id, first_seq, window.count, window.start, end, token)
+        self._ledger.add_bet(row)
+        window.restart(end, size, jti)
+        self._ledger.put_window(window.row())
+        return token
+
+    def _details(self, window: Window, first_seq: int, trigger: str, about: Mapping[str, Any] | None) -> dict[str, Any]:
+        """`bhv_details`, and the `ext` of DESIGN's additions."""
+        shown, omitted = bet.details(window.tallies, window.policy.severities)
+        ext: dict[str, Any] = {
+            "log_origin": self._ledger.origin,
+            "first_seq": first_seq,
+            "count": window.count,
+            "checkpoint_size": self._ledger.size,
+            "checkpoint_root": base64url.encode(self._ledger.root()),
+            "prev_bet": window.prev_bet,
+            "binding_version": window.policy.version,
+            "binding_digest": window.policy.digest,
+            "trigger": trigger,
+        }
+        optional = {
+            "default_denied": window.default_denied,
+            "unjudged": window.unjudged,
+            "details_omitted": omitted,
+            "refused": about,
+        }
+        ext |= {name: value for name, value in optional.items() if value}
+        return {"bhv_details": shown, "ext": ext}

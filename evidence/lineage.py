@@ -1,0 +1,184 @@
+"""Which node of which workflow an action belongs to, when the agent itself says nothing or little.
+
+An agent's work is a set of strands: one of its own (`root`), and one for each delegation that came in and is still
+open. An action belongs to a strand because the agent sent its token along (`asserted`), because the `traceparent`
+names the trace of the delegation (`traced`), because it is the only one open or, if several are, because it may be any
+of them (`inferred`); with none open it is the agent's own work (`root`).
+
+Actions that may belong to several strands get a join node whose predecessors are all of them. Predecessors are of one
+workflow; strands of other workflows are named in the join node's `ext.also`.
+
+Tokens are compared as text with those that the agent was given: a line that it made up names no strand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from .claims import MAX_PREDECESSORS, new_id
+from .ect import FRESH, IDLE, MAX_ANCESTORS, Minted
+
+How = Literal["root", "asserted", "traced", "inferred"]
+MAX_OPEN = 1000
+"""Open delegations of one agent; beyond, the oldest is taken for finished."""
+MAX_ALSO = 16
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?", re.ASCII)
+
+
+class Mint(Protocol):
+    """Signs and keeps a node of the agent."""
+
+    def __call__(
+        self, wid: str, parents: tuple[str, ...], audience: tuple[str, ...] = (), ext: Mapping[str, Any] | None = None
+    ) -> Minted: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an action belongs: workflow, node, and how that was found."""
+
+    wid: str
+    node: str
+    how: How
+
+
+@dataclass(slots=True)
+class Strand:
+    """One line of work of an agent. `node` is its newest node; `tokens` are those by which the agent may name it."""
+
+    node: Minted
+    used: float
+    trace: str | None = None
+    peer: str | None = None
+    length: int = 1
+    tokens: list[str] = field(default_factory=list)
+
+
+def trace_id(traceparent: str | None) -> str | None:
+    """The trace id of a valid `traceparent` (W3C Trace Context), None for an absent or invalid one."""
+    found = _TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
+    if found is None:
+        return None
+    version, trace, parent, more = found.groups()
+    if version == "ff" or (version == "00" and more) or not trace.strip("0") or not parent.strip("0"):
+        return None
+    return trace
+
+
+def split_lines(lines: Iterable[str]) -> list[str]:
+    """The tokens of header lines, also where something on the way joined them with commas (RFC 9110 section 5.3)."""
+    return [token for line in lines for part in line.split(",") if (token := part.strip())]
+
+
+class Lineage:
+    """The strands of one agent. `mint` makes nodes; times are NumericDates."""
+
+    def __init__(self, mint: Mint) -> None:
+        self._mint = mint
+        self._root: Strand | None = None
+        self._open: dict[str, Strand] = {}
+        self._joins: dict[frozenset[str], Strand] = {}
+        self._by_token: dict[str, Strand] = {}
+
+    def place(self, lines: Iterable[str], traceparent: str | None, now: float) -> Place:
+        """Where an action belongs that came with these `Execution-Context` lines and this `traceparent`."""
+        how, strands = self._find(lines, traceparent)
+        if not strands:
+            strand = self._own(now)
+        elif len(strands) == 1:
+            strand = strands[0]
+        else:
+            strand = self._join(strands, now)
+        self._refresh(strand, now)
+        strand.used = now
+        return Place(strand.node.wid, strand.node.jti, how)
+
+    def own(self, now: float) -> Place:
+        """The agent's own work, whatever is open."""
+        strand = self._own(now)
+        return Place(strand.node.wid, strand.node.jti, "root")
+
+    def delegate(self, place: Place, audience: tuple[str, ...]) -> Minted:
+        """A node for one delegation out of `place`. Each has its own, because a receiver takes a jti only once."""
+        return self._mint(place.wid, (place.node,), audience)
+
+    def open(self, node: Minted, incoming: Iterable[str], traceparent: str | None, peer: str, now: float) -> None:
+        """A delegation came in: `node` is the agent's, `incoming` are the lines that the agent gets to see."""
+        if len(self._open) >= MAX_OPEN:
+            self.finish(next(iter(self._open)))
+        strand = Strand(node, now, trace_id(traceparent), peer)
+        self._open[node.jti] = strand
+        for token in (node.token, *incoming):
+            self._name(token, strand)
+
+    def response(self, node: str, now: float) -> tuple[Minted, str] | None:
+        """The newest node, fresh, of the open delegation that began with `node`, and the peer who asked for it."""
+        strand = self._open.get(node)
+        if strand is None:
+            return None
+        self._refresh(strand, now)
+        return strand.node, strand.peer or ""
+
+    def finish(self, node: str) -> None:
+        """The delegation that began with `node` is over."""
+        strand = self._open.pop(node, None)
+        if strand is None:
+            return
+        self._joins.clear()
+        for token in strand.tokens:
+            if self._by_token.get(token) is strand:
+                del self._by_token[token]
+
+    def _find(self, lines: Iterable[str], traceparent: str | None) -> tuple[How, list[Strand]]:
+        named = {
+            id(strand): strand for token in split_lines(lines) if (strand := self._by_token.get(token)) is not None
+        }
+        if named:
+            return "asserted", list(named.values())
+        if not self._open:
+            return "root", []
+        trace = trace_id(traceparent)
+        traced = [strand for strand in self._open.values() if strand.trace == trace] if trace is not None else []
+        if traced:
+            return "traced", traced
+        return "inferred", list(self._open.values())
+
+    def _own(self, now: float) -> Strand:
+        """The agent's own work: a new workflow after an idle stretch, or before it has too many ancestors."""
+        root = self._root
+        if root is None or now - root.used > IDLE or root.length >= MAX_ANCESTORS // 2:
+            if root is not None:
+                for token in root.tokens:
+                    self._by_token.pop(token, None)
+            root = self._root = Strand(self._mint(new_id(), ()), now)
+            self._name(root.node.token, root)
+        return root
+
+    def _join(self, strands: list[Strand], now: float) -> Strand:
+        key = frozenset(strand.node.jti for strand in strands)
+        join = self._joins.get(key)
+        if join is None or now - join.node.iat > FRESH:
+            wid = strands[-1].node.wid
+            parents = [strand.node.jti for strand in strands if strand.node.wid == wid][-MAX_PREDECESSORS:]
+            others = [f"{strand.node.wid}/{strand.node.jti}" for strand in strands if strand.node.wid != wid]
+            ext = {"also": others[-MAX_ALSO:]} if others else None
+            join = self._joins[key] = Strand(self._mint(wid, tuple(parents), (), ext), now)
+        return join
+
+    def _refresh(self, strand: Strand, now: float) -> None:
+        """Put a continuation node in the place of one that is no longer fresh."""
+        if now - strand.node.iat <= FRESH:
+            return
+        audience = (strand.peer,) if strand.peer else ()
+        strand.node = self._mint(strand.node.wid, (strand.node.jti,), audience)
+        strand.length += 1
+        self._name(strand.node.token, strand)
+
+    def _name(self, token: str, strand: Strand) -> None:
+        strand.tokens.append(token)
+        self._by_token[token] = strand
+        if len(strand.tokens) > MAX_PREDECESSORS:
+            self._by_token.pop(strand.tokens.pop(0), None)

@@ -1,0 +1,57 @@
+"""Taking up the open windows of a log where the process before left them: from their rows and the entries since.
+
+An action entry says which binding judged it (`behaviors`), so a window whose binding was changed while nothing ran
+keeps the version and digest that its entries were judged by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..formats import strict_json
+from .entry import needs_judgement
+from .store import Reader
+from .windows import ENDED, AgentWindows, PolicyInfo, Window
+
+Policies = Callable[[str], tuple[PolicyInfo, ...]]
+
+
+def restore(stored: Reader, policies: Policies) -> dict[str, AgentWindows]:
+    """The windows that were open, by agent, with their entries taken in."""
+    agents = _open_windows(stored, policies)
+    first = min((w.first_seq for windows in agents.values() for w in windows.open), default=None)
+    if first is None:
+        return agents
+    for seq, data in stored.entries(first):
+        entry = strict_json.loads_object(data)
+        windows = agents.get(entry["agent_id"])
+        if windows is not None:
+            _take_in(windows, seq, data, entry)
+    return agents
+
+
+def _open_windows(stored: Reader, policies: Policies) -> dict[str, AgentWindows]:
+    found: dict[str, list[Window]] = {}
+    for row in stored.windows():
+        if row.first_seq == ENDED:
+            continue
+        known = {policy.policy_id: policy for policy in policies(row.agent_id)}
+        policy = known.get(row.policy_id) or PolicyInfo(row.policy_id, "", "", {})
+        window = Window(row.agent_id, policy, row.start, row.first_seq, row.prev_bet)
+        found.setdefault(row.agent_id, []).append(window)
+    return {agent_id: AgentWindows(windows, 0.0) for agent_id, windows in found.items()}
+
+
+def _take_in(windows: AgentWindows, seq: int, data: bytes, entry: dict[str, Any]) -> None:
+    since = AgentWindows([window for window in windows.open if window.first_seq <= seq], 0.0)
+    windows.wid, windows.node = entry["wid"], entry["node"]
+    if not needs_judgement(entry):
+        since.note(seq, data)
+        return
+    since.action(seq, data, entry["behaviors"], entry["decision"])
+    for said in entry["behaviors"]:
+        window = since.get(said["policy_id"])
+        if window is not None and said["binding"] != window.policy.digest:
+            severities = window.policy.severities
+            window.policy = PolicyInfo(said["policy_id"], said["version"], said["binding"], severities)
