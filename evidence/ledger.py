@@ -19,7 +19,7 @@ from ..formats.jws import Signer
 from ..formats.keys import from_jwk
 from .checkpoint import CheckpointSigner, Verifier, verify_checkpoint
 from .merkle import CompactTree, leaf_hash
-from .store import Batch, BetRow, DocumentKind, DocumentRow, Head, NodeRow, Stamped, Store, WindowRow
+from .store import MAX_ENTRY, Batch, BetRow, DocumentKind, DocumentRow, Head, NodeRow, Stamped, Store, WindowRow
 
 LAZY_FLUSH = 0.05
 """Seconds after which what nobody committed is written anyway."""
@@ -85,12 +85,14 @@ class Ledger:
     def add(self, fields: Mapping[str, Any]) -> Stamped:
         """Give an entry its `seq` and `timestamp` and put it into the log. It is not durable before `commit`.
 
-        Raises FormatError for what has no canonical form, LedgerError when the ledger is dead; then nothing was added.
+        Raises FormatError for what has no canonical form or is too large, LedgerError when the ledger is dead; then nothing was added.
         """
         self._check_alive()
         clock = max(time.time_ns() // 1000, self._clock + 1)
         seq, timestamp = self._tree.size, clock / 1e6
         data = canonical({**fields, "seq": seq, "timestamp": timestamp})
+        if len(data) > MAX_ENTRY:
+            raise FormatError(f"the entry has {len(data)} octets, more than {MAX_ENTRY}")
         stamped = Stamped(seq, timestamp, data, leaf_hash(data))
         self._clock = clock
         self._tree.append(stamped.leaf)

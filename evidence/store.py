@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 DocumentKind = Literal["key", "binding"]
+MAX_ENTRY = 1 << 20
+"""Octets of the largest entry that a log takes."""
 
 
 @dataclass(frozen=True, slots=True)

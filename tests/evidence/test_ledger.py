@@ -209,6 +209,8 @@ async def test_what_has_no_canonical_form_is_refused_and_leaves_no_gap(watched: 
     ledger, _ = watched
     with pytest.raises(FormatError):
         ledger.add({"n": float("nan")})
+    with pytest.raises(FormatError, match="more than 1048576"):
+        ledger.add({"n": "x" * (1 << 20)})
     assert ledger.add({}).seq == 0
 
 

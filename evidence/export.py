@@ -1,0 +1,212 @@
+"""Evidence files: a log with all that an outsider needs to verify it, as JSON Lines.
+
+The first line is `{"lictor":"evidence/1","origin":…,"checkpoint":<signed note>,"first_seq":0,"count":N}`. Then come, in
+this order, `{"key":<JWK>}`, `{"binding":<document>}`, `{"ect":<token>}`, `{"bet":<token>}` and the entries
+`{"entry":<canonical bytes verbatim>,"leaf":<base64url leaf hash>}`, each any number of times. The last line is
+`{"end":{"count":N,"checkpoint":<signed note>}}`. The leaf hash proves nothing by itself; it lets a verifier say which
+entry was altered. Every line ends with a line feed, so a file that was cut off shows it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from ..formats import base64url, strict_json
+from ..formats.canonical import canonical
+from ..formats.errors import FormatError, LedgerError, UsageError
+from .sqlite_store import SqliteReader
+
+FORMAT = "evidence/1"
+MAX_LINE = 2 << 20
+"""Octets of the longest line that is read."""
+_ENTRY = re.compile(rb'\{"entry":(\{.*\}),"leaf":"([A-Za-z0-9_-]{43})"\}\n', re.ASCII)
+_ORDER = ("key", "binding", "ect", "bet", "entry", "end")
+
+
+class Truncated(FormatError):
+    """The file ends before its last line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the file says it holds: entries `first_seq` up to `count` of the log `origin`, under a signed note."""
+
+    origin: str
+    checkpoint: str
+    first_seq: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A key (JWK) or a binding."""
+
+    kind: Literal["key", "binding"]
+    value: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLine:
+    """A token in compact form, nothing of it verified."""
+
+    kind: Literal["ect", "bet"]
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntryLine:
+    """The bytes of an entry, which may be anything, and the leaf hash that the file gives for them."""
+
+    data: bytes
+    leaf: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last line; it repeats what the first one says."""
+
+    count: int
+    checkpoint: str
+
+
+Record = Header | Document | TokenLine | EntryLine | End
+
+
+def export_lines(reader: SqliteReader) -> Iterator[bytes]:
+    """The lines of an evidence file of the whole ledger, all of one moment. Raises LedgerError."""
+    with reader.snapshot():
+        head, origin = reader.head(), reader.meta("origin")
+        if head is None or origin is None:
+            raise LedgerError(f"the ledger {reader.path} has no checkpoint yet")
+        start = {"origin": origin, "checkpoint": head.checkpoint, "first_seq": 0, "count": head.size}
+        yield canonical({"lictor": FORMAT, **start}) + b"\n"
+        for kind in ("key", "binding"):
+            for document in reader.documents(kind):
+                yield b'{"%s":%s}\n' % (kind.encode(), document.data)
+        for node in reader.nodes():
+            yield canonical({"ect": node.token}) + b"\n"
+        for bet in reader.bets():
+            yield canonical({"bet": bet.token}) + b"\n"
+        for _, leaf, data in reader.leaves():
+            yield b'{"entry":%s,"leaf":"%s"}\n' % (data, base64url.encode(leaf).encode())
+        yield canonical({"end": {"count": head.size, "checkpoint": head.checkpoint}}) + b"\n"
+
+
+def write_export(reader: SqliteReader, path: Path) -> None:
+    """Write the evidence file whole or not at all, readable by the owner only. Raises UsageError, LedgerError."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as e:
+        raise UsageError(f"{path} cannot be written: {e.strerror}") from None
+    try:
+        with open(descriptor, "wb") as f:
+            f.writelines(export_lines(reader))
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(name, path)
+    except BaseException as e:
+        with suppress(OSError):
+            os.unlink(name)
+        if isinstance(e, OSError):
+            raise UsageError(f"{path} cannot be written: {e.strerror}") from None
+        raise
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[Iterator[bytes]]:
+    """The lines of a file, none longer than one octet beyond MAX_LINE. Raises UsageError."""
+    try:
+        f = open(path, "rb")  # noqa: SIM115 - closed below
+    except OSError as e:
+        raise UsageError(f"{path} cannot be read: {e.strerror}") from None
+    with f:
+        yield _lines(f)
+
+
+def _lines(f: BinaryIO) -> Iterator[bytes]:
+    while line := f.readline(MAX_LINE + 1):
+        yield line
+
+
+def read_records(lines: Iterable[bytes]) -> Iterator[tuple[int, Record]]:
+    """(line number from 1, record) of an evidence file, a line at a time.
+
+    Raises FormatError for what an evidence file cannot hold where it stands, Truncated when it ends too early.
+    """
+    number = rank = 0
+    ended = False
+    for number, line in enumerate(lines, 1):
+        if not line.endswith(b"\n") and len(line) <= MAX_LINE:
+            raise Truncated(f"the file ends within line {number}")
+        if ended:
+            raise FormatError(f"line {number}: something stands after the end line")
+        try:
+            record = _record(line) if number > 1 else _header(line)
+            if number > 1:
+                found = _rank(record)
+                if found < rank:
+                    raise FormatError(f"a line of {_ORDER[found]!r} stands after one of {_ORDER[rank]!r}")
+                rank = found
+        except FormatError as e:
+            raise FormatError(f"line {number}: {e}") from None
+        ended = isinstance(record, End)
+        yield number, record
+    if not ended:
+        raise Truncated(f"the file ends after line {number}, without its end line" if number else "the file is empty")
+
+
+def _rank(record: Record) -> int:
+    if isinstance(record, (Document, TokenLine)):
+        return _ORDER.index(record.kind)
+    return _ORDER.index("end" if isinstance(record, End) else "entry")
+
+
+def _record(line: bytes) -> Record:
+    found = _ENTRY.fullmatch(line)
+    if found is not None:
+        return EntryLine(found[1], base64url.decode(found[2].decode("ascii")))
+    if len(line) > MAX_LINE:
+        raise FormatError(f"the line has more than {MAX_LINE} octets")
+    value = strict_json.loads_object(line)
+    kind, member = next(iter(value.items()), ("", None))
+    if len(value) != 1 or kind not in _ORDER or kind == "entry":
+        raise FormatError(f"not one of {', '.join(_ORDER)}: {line[:60]!r}")
+    if kind in ("ect", "bet") and isinstance(member, str):
+        return TokenLine("ect" if kind == "ect" else "bet", member)
+    if kind in ("key", "binding") and isinstance(member, dict):
+        return Document("key" if kind == "key" else "binding", member)
+    if kind == "end" and isinstance(member, dict) and member.keys() == {"count", "checkpoint"}:
+        return End(_count(member["count"]), _text(member["checkpoint"]))
+    raise FormatError(f"the value of {kind!r} is not what it must be")
+
+
+def _header(line: bytes) -> Header:
+    if len(line) > MAX_LINE:
+        raise FormatError("not an evidence file: the first line is too long")
+    value = strict_json.loads_object(line)
+    if value.get("lictor") != FORMAT:
+        raise FormatError(f"not an evidence file: 'lictor' is {value.get('lictor')!r}, expected {FORMAT!r}")
+    if value.keys() != {"lictor", "origin", "checkpoint", "first_seq", "count"}:
+        raise FormatError("the first line has other members than lictor, origin, checkpoint, first_seq, count")
+    if _count(value["first_seq"]) != 0:
+        raise FormatError(f"the file begins at entry {value['first_seq']}, expected 0")
+    return Header(_text(value["origin"]), _text(value["checkpoint"]), 0, _count(value["count"]))
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise FormatError(f"{value!r} is not a count")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise FormatError(f"{value!r} is not text")
+    return value
