@@ -13,6 +13,9 @@ from typing import Any
 
 from .lineage import Place
 
+OUTCOME_REPEATS = ("agent_id", "action_type", "action_target", "wid", "node")
+"""What an outcome entry repeats of the action's."""
+
 
 @dataclass(frozen=True, slots=True)
 class ActionDraft:
@@ -139,14 +142,5 @@ def needs_judgement(entry: Mapping[str, Any]) -> bool:
 
 
 def outcome_fields(action: Mapping[str, Any], draft: OutcomeDraft) -> dict[str, Any]:
-    """The entry of an outcome; `action` are the fields of the action's entry."""
-    return {
-        "agent_id": action["agent_id"],
-        "action_type": action["action_type"],
-        "action_target": action["action_target"],
-        "action_parameters": {},
-        "wid": action["wid"],
-        "node": action["node"],
-        "outcome_of": draft.outcome_of,
-        "outcome": draft.outcome,
-    }
+    """The entry of an outcome; `action` are the `OUTCOME_REPEATS` of the action's entry."""
+    return {**action, "action_parameters": {}, "outcome_of": draft.outcome_of, "outcome": draft.outcome}

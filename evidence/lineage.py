@@ -105,14 +105,19 @@ class Lineage:
         """A node for one delegation out of `place`. Each has its own, because a receiver takes a jti only once."""
         return self._mint(place.wid, (place.node,), audience)
 
-    def open(self, node: Minted, incoming: Iterable[str], traceparent: str | None, peer: str, now: float) -> None:
-        """A delegation came in: `node` is the agent's, `incoming` are the lines that the agent gets to see."""
-        if len(self._open) >= MAX_OPEN:
-            self.finish(next(iter(self._open)))
+    def open(self, node: Minted, incoming: Iterable[str], traceparent: str | None, peer: str, now: float) -> str | None:
+        """A delegation came in: `node` is the agent's, `incoming` are the lines that the agent gets to see.
+
+        Returns the node of the delegation that was taken for finished to make room, if one was.
+        """
+        dropped = next(iter(self._open)) if len(self._open) >= MAX_OPEN else None
+        if dropped is not None:
+            self.finish(dropped)
         strand = Strand(node, now, trace_id(traceparent), peer)
         self._open[node.jti] = strand
         for token in (node.token, *incoming):
             self._name(token, strand)
+        return dropped
 
     def response(self, node: str, now: float) -> tuple[Minted, str] | None:
         """The newest node, fresh, of the open delegation that began with `node`, and the peer who asked for it."""
@@ -133,9 +138,8 @@ class Lineage:
                 del self._by_token[token]
 
     def _find(self, lines: Iterable[str], traceparent: str | None) -> tuple[How, list[Strand]]:
-        named = {
-            id(strand): strand for token in split_lines(lines) if (strand := self._by_token.get(token)) is not None
-        }
+        known = self._by_token
+        named = {id(known[token]): known[token] for token in split_lines(lines) if token in known}
         if named:
             return "asserted", list(named.values())
         if not self._open:

@@ -19,6 +19,7 @@ from .bet import refused
 from .claims import new_id
 from .ect import Minted
 from .entry import (
+    OUTCOME_REPEATS,
     ActionDraft,
     InboundDraft,
     OutcomeDraft,
@@ -104,10 +105,10 @@ class Recorder:
             self._await_outcome(stamped.seq, fields)
         bets: tuple[str, ...] = ()
         if node is not None:
-            bets = self._issue(agent, windows.open, place, "delegation", tuple(draft.audience))
+            bets = self._issue(windows.open, place, "delegation", tuple(draft.audience))
         elif violated:
             about = refused(stamped.seq, draft.action_target, draft.reason) if draft.decision == "deny" else None
-            bets = self._issue(agent, violated, place, "violation", (draft.agent_id,), about)
+            bets = self._issue(violated, place, "violation", (draft.agent_id,), about)
         await self._ledger.commit()
         return Receipt(
             stamped.seq,
@@ -148,21 +149,22 @@ class Recorder:
         stamped = self._ledger.add(fields)
         agent.windows.wid, agent.windows.node = node.wid, node.jti
         agent.windows.note(stamped.seq, stamped.data)
-        agent.lineage.open(node, draft.execution_context, draft.traceparent, draft.peer_id, now)
+        dropped = agent.lineage.open(node, draft.execution_context, draft.traceparent, draft.peer_id, now)
+        self._inbound.pop(dropped or "", None)
         self._inbound[node.jti] = agent
         self._await_outcome(stamped.seq, fields)
         await self._ledger.commit()
         return Receipt(stamped.seq, stamped.timestamp, draft.decision, draft.reason, node.wid, node.jti, (node.token,))
 
     async def delegation_response(self, node: str) -> Tokens:
-        """The local agent's node, fresh, and one BET of each policy, for the response. Raises UsageError if not open."""
+        """The local agent's node and one BET of each policy, for the response. Raises UsageError if it is not open."""
         agent = self._inbound.get(node)
         found = agent.lineage.response(node, self._ledger.now()) if agent is not None else None
         if agent is None or found is None:
             raise UsageError(f"no delegation with the node {node} is open")
         current, peer = found
         place = Place(current.wid, current.jti, "asserted")
-        bets = self._issue(agent, agent.windows.open, place, "response", (peer,))
+        bets = self._issue(agent.windows.open, place, "response", (peer,))
         await self._ledger.commit()
         return Tokens((current.token,), bets)
 
@@ -210,7 +212,6 @@ class Recorder:
 
     def _issue(
         self,
-        agent: _Agent,
         windows: Iterable[Window],
         place: Place,
         trigger: str,
@@ -219,16 +220,15 @@ class Recorder:
     ) -> tuple[str, ...]:
         """Close `windows` here and now: one BET each, under the node of `place`."""
         end = self._ledger.now()
-        agent.windows.due = next_due(time.monotonic(), self._interval, self._jitter)
         return tuple(self._issuer.issue(window, place, end, trigger, audience, about) for window in windows)
 
     def _close(self, agent: _Agent, windows: list[Window], trigger: str) -> None:
         if windows:
             place = Place(agent.windows.wid, agent.windows.node, "inferred")
-            self._issue(agent, windows, place, trigger)
+            self._issue(windows, place, trigger)
 
     def _await_outcome(self, seq: int, fields: Mapping[str, Any]) -> None:
-        self._pending[seq] = fields
+        self._pending[seq] = {name: fields[name] for name in OUTCOME_REPEATS}
         if len(self._pending) > MAX_PENDING:
             del self._pending[next(iter(self._pending))]
 
