@@ -85,7 +85,8 @@ class Ledger:
     def add(self, fields: Mapping[str, Any]) -> Stamped:
         """Give an entry its `seq` and `timestamp` and put it into the log. It is not durable before `commit`.
 
-        Raises FormatError for what has no canonical form or is too large, LedgerError when the ledger is dead; then nothing was added.
+        Raises FormatError for what has no canonical form or is too large, LedgerError when the ledger is dead; then
+        nothing was added.
         """
         self._check_alive()
         clock = max(time.time_ns() // 1000, self._clock + 1)

@@ -63,19 +63,14 @@ def test_a_range_of_entries_is_half_open(path: Path) -> None:
 
 def test_windows_are_replaced_and_known_nodes_and_documents_are_not(path: Path) -> None:
     store = SqliteStore(path)
-    first, second = (
-        NodeRow("n", "w", "a", "i", 1, (), "one", "minted"),
-        NodeRow("n", "w", "a", "i", 1, (), "two", "minted"),
-    )
-    store.append(
-        Batch(nodes=[first], windows=[WindowRow("a", "p", 1, 0, None)], documents=[DocumentRow("key", "k", b"1")])
-    )
-    store.append(
-        Batch(nodes=[second], windows=[WindowRow("a", "p", 2, 5, "b")], documents=[DocumentRow("key", "k", b"2")])
-    )
+    first = NodeRow("n", "w", "a", "i", 1, (), "one", "minted")
+    second = NodeRow("n", "w", "a", "i", 1, (), "two", "minted")
+    key, other = DocumentRow("key", "k", b"1"), DocumentRow("key", "k", b"2")
+    store.append(Batch(nodes=[first], windows=[WindowRow("a", "p", 1, 0, None)], documents=[key]))
+    store.append(Batch(nodes=[second], windows=[WindowRow("a", "p", 2, 5, "b")], documents=[other]))
     assert [*store.nodes()] == [first]
     assert [*store.windows()] == [WindowRow("a", "p", 2, 5, "b")]
-    assert [*store.documents("key")] == [DocumentRow("key", "k", b"1")]
+    assert [*store.documents("key")] == [key]
     store.close()
 
 
