@@ -58,11 +58,12 @@ async def delegate(url: str, text: str) -> str:
         await agent.close()
 
 
-def reason(error: BaseException) -> str:
-    """The sentence that the client library gives; the MCP client wraps transport errors in exception groups."""
+def refusal(error: BaseException) -> dict[str, Any]:
+    """What the client library says. The MCP client wraps errors in exception groups; its own may have data."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error) or type(error).__name__
+    said: dict[str, Any] = {"reason": str(error) or type(error).__name__}
+    return {**said, "data": error.data} if isinstance(error, MCPError) else said
 
 
 async def step(name: str, work: Callable[[], Awaitable[Any]]) -> None:
@@ -70,7 +71,7 @@ async def step(name: str, work: Callable[[], Awaitable[Any]]) -> None:
     try:
         done: dict[str, Any] = {"step": name, "ok": True, "answer": await work()}
     except* REFUSALS as errors:
-        done = {"step": name, "ok": False, "reason": reason(errors)}
+        done = {"step": name, "ok": False, **refusal(errors)}
     print(json.dumps(done), flush=True)
 
 

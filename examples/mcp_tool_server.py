@@ -37,7 +37,7 @@ class Calls:
 
 def tool_server(calls: Calls) -> MCPServer:
     """The server with its tools; nothing is really deleted."""
-    server = MCPServer("office-tools", version="1.0.0")
+    server = MCPServer("office-tools", version="1.0.0", log_level="WARNING")
 
     @server.tool()
     def convert(amount: float, rate: float) -> float:

@@ -1,0 +1,208 @@
+"""`lictor demo`: the whole story on this machine's loopback interface, with real programs, certificates and files."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from .. import examples
+from ..formats.errors import UsageError
+from .demo_evidence import tell_evidence
+from .demo_processes import Program, Programs, ended_by_signals, free_ports
+from .demo_story import Story
+from .demo_world import (
+    AGENT_B,
+    CUSTOMER,
+    Ports,
+    Urls,
+    World,
+    clean_environment,
+    make_outside,
+    make_trust_domain,
+    write_monitor_a,
+    write_monitor_b,
+)
+from .output import json_option, print_json
+
+_START_S = 20.0
+_WORK_S = 60.0
+_EXAMPLES = Path(examples.__file__).parent
+
+
+@click.command()
+@click.option(
+    "--dir", "folder", type=click.Path(path_type=Path), help="Where to put the files (default: a new folder)."
+)
+@json_option
+def command(folder: Path | None, as_json: bool) -> int:
+    """Two agents, two monitors, a tool, two data sources, refusals, evidence, and its verification. Keeps its files."""
+    world = World(_new_folder(folder))
+    story = Story(Console(highlight=False, soft_wrap=True, quiet=as_json))
+    story.console.print(
+        "[bold]lictor demo[/]: two agents behind two monitors, all on this machine's loopback interface.\n"
+        f"[dim]Files go to {world.root}[/]"
+    )
+    world.make_folders()
+    with ended_by_signals(), Programs(world.logs) as programs:
+        _run_agents(story, world, programs)
+    tell_evidence(story, world)
+    if as_json:
+        print_json({"ok": story.good, "folder": str(world.root), "checks": story.to_json()})
+    _tell_end(story, world)
+    return 0 if story.good else 1
+
+
+def _new_folder(folder: Path | None) -> Path:
+    if folder is None:
+        return Path(tempfile.mkdtemp(prefix="lictor-demo-"))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not an empty folder: name another one with --dir")
+    return folder.absolute()
+
+
+@dataclass(frozen=True, slots=True)
+class _Launcher:
+    """Starts the programs of the demo."""
+
+    world: World
+    programs: Programs
+    environment: dict[str, str]
+
+    def example(self, name: str, script: str, *arguments: str) -> Program:
+        """A program outside: it runs by itself."""
+        return self.programs.start(name, [sys.executable, str(_EXAMPLES / script), *arguments], self.environment)
+
+    def agent(self, name: str, script: str, *arguments: str) -> Program:
+        """A program behind a monitor: the same kind of command after `lictor exec --agent NAME --`."""
+        command = [sys.executable, str(_EXAMPLES / script), *arguments]
+        return self._lictor(f"agent-{name}", "exec", "-c", self._configuration(name), "--agent", name, "--", *command)
+
+    def monitor(self, name: str) -> Program:
+        return self._lictor(f"monitor-{name}", "up", "-c", self._configuration(name))
+
+    def _configuration(self, name: str) -> str:
+        return str(self.world.configuration(name))
+
+    def _lictor(self, name: str, *arguments: str) -> Program:
+        return self.programs.start(name, [sys.executable, "-m", "lictor", *arguments], self.environment)
+
+
+def _run_agents(story: Story, world: World, programs: Programs) -> None:
+    launcher = _Launcher(world, programs, clean_environment())
+    with story.chapter("A trust domain, and a world outside that knows nothing of it"):
+        domain = make_trust_domain(world)
+        make_outside(world)
+        story.tell(f"identities: {', '.join(str(agent.spiffe_id) for agent in domain.agents())}")
+    with story.chapter("An MCP server (official SDK), and two data sources that demand a client certificate"):
+        urls, ports = _start_outside(world, launcher)
+        story.tell(f"tool {urls.tool}, approved data {urls.approved_data}, other data {urls.other_data}")
+    with story.chapter("Two monitors, each with a binding that the operator signed", "monitors start"):
+        write_monitor_a(world, ports, urls)
+        write_monitor_b(world, ports, urls)
+        monitors = {name: launcher.monitor(name) for name in ("a", "b")}
+        for monitor in monitors.values():
+            monitor.first_line(_START_S)
+        story.tell(
+            f"monitor a on port {ports.egress_a}; monitor b on {ports.ingress_b} (in) and {ports.egress_b} (out)"
+        )
+    with story.chapter("Agent B, a sub-agent (official A2A SDK), behind monitor b", "agent B starts"):
+        arguments = ("--url", urls.agent_b, "--tool", urls.tool, "--port", str(ports.agent_b))
+        agent_b = launcher.agent("b", "sub_agent.py", *arguments)
+        agent_b.first_line(_START_S)
+        story.tell(f"{AGENT_B} is {urls.agent_b} to others")
+    with story.chapter("Agent A works: an ordinary program that finds HTTPS_PROXY in its environment", "agent A works"):
+        _follow_agent_a(story, launcher, urls)
+    with story.chapter("What arrived outside, by the programs' own count"):
+        _check_counts(story, world)
+    with story.chapter("The monitors stop and sign their last evidence", "monitors stop"):
+        agent_b.stop()
+        for name, monitor in monitors.items():
+            story.check(f"monitor {name} ends", expected="exit code 0", found=f"exit code {monitor.stop()}")
+
+
+def _start_outside(world: World, launcher: _Launcher) -> tuple[Urls, Ports]:
+    tls = ("--cert", str(world.outside / "server.pem"), "--key", str(world.outside / "server.key"))
+    ca = ("--client-ca", str(world.outside / "ca.pem"))
+    started = [
+        launcher.example("tool", "mcp_tool_server.py", *tls, "--calls", str(world.calls("tool"))),
+        launcher.example("sales", "data_api.py", *tls, *ca, "--name", "sales", "--calls", str(world.calls("sales"))),
+        launcher.example(
+            "payroll", "data_api.py", *tls, *ca, "--name", "payroll", "--calls", str(world.calls("payroll"))
+        ),
+    ]
+    tool, sales, payroll = (json.loads(program.first_line(_START_S))["listening"] for program in started)
+    ports = Ports(*free_ports(4))
+    return Urls(tool, sales, payroll, f"https://localhost:{ports.ingress_b}/"), ports
+
+
+def _follow_agent_a(story: Story, launcher: _Launcher, urls: Urls) -> None:
+    agent_a = launcher.agent(
+        "a",
+        "agent.py",
+        *("--tool", urls.tool),
+        *("--data", f"{urls.approved_data}orders"),
+        *("--other-data", f"{urls.other_data}salaries"),
+        *("--agent", urls.agent_b),
+    )
+    steps = {}
+    for line in agent_a.lines(_WORK_S):
+        step = json.loads(line)
+        steps[step["step"]] = step
+        _check_step(story, step)
+    story.check("agent A did all its steps", expected=5, found=len(steps))
+    story.check("agent A ends", expected="exit code 0", found=f"exit code {agent_a.stop()}")
+
+
+def _check_step(story: Story, step: dict[str, Any]) -> None:
+    """Hold one step of agent A against what the bindings say must come of it."""
+    answer, reason = step.get("answer"), " ".join(str(step[name]) for name in ("reason", "data") if name in step)
+    match step["step"]:
+        case "use_tool":
+            story.check("uses the tool convert", expected={"result": 220.55}, found=answer or reason)
+        case "read_data":
+            client = answer["client"] if step["ok"] else reason
+            story.check(
+                "reads approved data; the source saw the client certificate of", expected=CUSTOMER, found=client
+            )
+        case "read_unapproved_data":
+            _check_refusal(story, "tries an unapproved data source, is told", step["ok"], reason)
+        case "use_unapproved_tool":
+            _check_refusal(story, "tries the tool delete_everything, is told", step["ok"], reason)
+        case "delegate":
+            story.check("delegates to agent B, which answers", expected="7 words", found=answer or reason)
+
+
+def _check_refusal(story: Story, what: str, done: bool, reason: str) -> None:
+    refused = not done and "not_in_allowlist" in reason
+    story.check(what, expected="a refusal with the reason not_in_allowlist", found=reason, ok=refused)
+
+
+def _check_counts(story: Story, world: World) -> None:
+    counts = {name: _read_json(world.calls(name)) for name in ("tool", "sales", "payroll")}
+    story.check("calls of convert", expected=1, found=counts["tool"]["convert"])
+    story.check("calls of count_words (agent B's)", expected=1, found=counts["tool"]["count_words"])
+    story.check("calls of delete_everything", expected=0, found=counts["tool"]["delete_everything"])
+    story.check("requests to the approved data source", expected=1, found=counts["sales"]["requests"])
+    story.check("connections to the unapproved data source", expected=0, found=counts["payroll"]["connections"])
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
+def _tell_end(story: Story, world: World) -> None:
+    root = world.root
+    story.console.print(
+        f"\n[bold]Everything is in {root}[/]: configuration, certificates, logs, evidence.\n"
+        "Three commands to try next:\n"
+        f"    lictor log show -c {root}/monitor-a/lictor.toml\n"
+        f"    lictor chain show {root}/evidence/a.jsonl {root}/evidence/b.jsonl\n"
+        "    lictor init my-agents && cd my-agents && lictor up"
+    )
