@@ -29,8 +29,13 @@ _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+", re.ASCI
 class Signer(Protocol):
     """Signs bytes with a key that stays where it is (a file, an agent process, a key store)."""
 
-    kid: str
-    alg: str
+    @property
+    def kid(self) -> str:
+        """The key's id, as verifiers look it up."""
+
+    @property
+    def alg(self) -> str:
+        """`EdDSA` or `ES256`."""
 
     def sign(self, data: bytes) -> bytes:
         """The raw JWS signature (64 octets for EdDSA and ES256)."""
@@ -65,7 +70,7 @@ def sign_compact(header: dict[str, Any], payload: bytes, signer: Signer) -> str:
 
 
 def parse_compact(text: str, *, typ: frozenset[str], max_bytes: int = MAX_TOKEN) -> Token:
-    """Check the form of a compact JWS: size, parts, spelling, header, `typ`, `crit`, `alg`. Raises VerificationError."""
+    """Check the form of a compact JWS: size, parts, spelling, `typ`, `crit`, `alg`, `kid`. Raises VerificationError."""
     if len(text) > max_bytes:
         raise VerificationError(f"the token has {len(text)} characters, more than {max_bytes}")
     if not _COMPACT.fullmatch(text):

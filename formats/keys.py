@@ -37,14 +37,20 @@ def from_jwk(jwk: dict[str, Any]) -> PublicKey:
     """Raises FormatError unless `jwk` is an Ed25519 or P-256 public key meant for signatures."""
     if "d" in jwk or "k" in jwk:
         raise FormatError("the JWK holds a private or symmetric key")
-    if jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
+    key_ops = jwk.get("key_ops", ["verify"])
+    if jwk.get("use", "sig") != "sig" or not isinstance(key_ops, list) or "verify" not in key_ops:
         raise FormatError("the JWK is not meant for verifying signatures (use, key_ops)")
+    if jwk.get("alg", "EdDSA") not in ("EdDSA", "Ed25519", "ES256"):
+        raise FormatError(f"the JWK is for the algorithm {jwk['alg']!r}, expected EdDSA, Ed25519 or ES256")
     try:
         if (jwk["kty"], jwk["crv"]) == ("OKP", "Ed25519"):
             return ed25519.Ed25519PublicKey.from_public_bytes(base64url.decode(jwk["x"]))
         if (jwk["kty"], jwk["crv"]) == ("EC", "P-256"):
-            x, y = (int.from_bytes(base64url.decode(jwk[name])) for name in ("x", "y"))
-            return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+            x, y = (base64url.decode(jwk[name]) for name in ("x", "y"))
+            if len(x) != 32 or len(y) != 32:
+                raise FormatError("a coordinate of P-256 has 32 octets")
+            numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), ec.SECP256R1())
+            return numbers.public_key()
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise FormatError(f"the JWK is not a key: {e!r}") from None
     raise FormatError(f"the JWK has kty {jwk.get('kty')!r} and crv {jwk.get('crv')!r}, expected Ed25519 or P-256")
@@ -76,9 +82,11 @@ def read_private(path: Path) -> PrivateKey:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as e:
         raise UsageError(f"{path} is not a private key in PEM without a password: {e}") from None
-    if not isinstance(key, (ed25519.Ed25519PrivateKey, ec.EllipticCurvePrivateKey)):
-        raise UsageError(f"the key {path} is neither Ed25519 nor EC")
-    return key
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key
+    if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
+        return key
+    raise UsageError(f"the key {path} is neither Ed25519 nor EC on P-256")
 
 
 @dataclass(frozen=True, slots=True)

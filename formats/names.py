@@ -35,7 +35,7 @@ _SUB_DELIMS_AND_MORE = "!$&'()*+,;=:@"
 _SIMPLE_PATH = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*/?", re.ASCII)
 _PATH = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/|{}^\[\]-]|%[0-9A-Fa-f]{2})*", re.ASCII)
 _QUERY = re.compile(r"[!-\"$-~]*", re.ASCII)
-_TWICE_ENCODED = re.compile(r"%25[0-9A-Fa-f]{2}", re.ASCII)
+_STILL_ENCODED = re.compile(rb"%[0-9A-Fa-f]{2}")
 _FORBIDDEN_OCTETS = re.compile(rb"[\x00-\x1f\x7f\\]")
 _DOT_SEGMENT = re.compile(r"/\.{1,2}(?=[/;]|\Z)", re.ASCII)
 
@@ -98,11 +98,11 @@ def parse_path(text: str) -> str:
         return text
     if len(text) > MAX_URL or not _PATH.fullmatch(text):
         _refuse("a path", text, "expected an absolute path of at most 8192 characters as RFC 3986 writes it")
-    if _TWICE_ENCODED.search(text):
-        _refuse("a path", text, "it is percent-encoded twice")
     if "//" in text.replace("%2F", "/").replace("%2f", "/"):
         _refuse("a path", text, "it has an empty segment")
     octets = [unquote_to_bytes(part) for part in re.split("%2[Ff]", text)]
+    if any(_STILL_ENCODED.search(part) for part in octets):
+        _refuse("a path", text, "it is percent-encoded twice")
     if any(_FORBIDDEN_OCTETS.search(part) for part in octets):
         _refuse("a path", text, "it holds a backslash or a control character")
     if _DOT_SEGMENT.search(b"/".join(octets).decode("latin-1")):

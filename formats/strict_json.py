@@ -1,7 +1,8 @@
 """JSON that means one thing only (RFC 8259 with the doubts of RFC 7493 refused).
 
-Duplicate member names, NaN and Infinity, lone surrogates, a byte-order mark and nesting beyond a limit are errors:
-two parsers that disagree about such bytes are how a judged message differs from the one that was understood.
+Duplicate member names, NaN and Infinity (also by overflow), lone surrogates, a byte-order mark and nesting beyond a
+limit are errors: two parsers that disagree about such bytes are how a judged message differs from the one that was
+understood.
 """
 
 from __future__ import annotations
@@ -29,7 +30,14 @@ def _no_constant(name: str) -> NoReturn:
     raise FormatError(f"{name} is not JSON")
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+def _finite(text: str) -> float:
+    number = float(text)
+    if number - number != 0:
+        raise FormatError(f"the number {text[:40]} is too large for a double")
+    return number
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _check_depth(text: str, limit: int) -> None:

@@ -1,0 +1,149 @@
+"""`lictor binding`: look at policies before they are in force, sign them, verify signatures."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from ..bindings.model import Binding
+from ..bindings.registry import read, read_signature
+from ..bindings.schema import load_binding
+from ..bindings.signing import read_keys, sign, signature_path, verify
+from ..formats.errors import LictorError, UsageError, VerificationError
+from ..formats.keys import KeySigner
+from .output import console, json_option, print_json
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.group()
+def command() -> None:
+    """Policies: check, sign, verify."""
+
+
+@command.command()
+@click.argument("paths", metavar="FILE|DIR…", nargs=-1, required=True, type=_FILE)
+@json_option
+@click.pass_context
+def check(ctx: click.Context, paths: tuple[Path, ...], as_json: bool) -> None:
+    """Check bindings: form, criteria, patterns, and that no policy_id stands twice. Exit 1 if one is not good."""
+    results = _check_all(_files(paths))
+    good = all(result["ok"] for result in results)
+    if as_json:
+        print_json({"ok": good, "bindings": results})
+    else:
+        for result in results:
+            _print_checked(result)
+    ctx.exit(0 if good else 1)
+
+
+@command.command(name="sign")
+@click.argument("file", type=_FILE)
+@click.option("--key", type=_FILE, default=Path("trust/operator.key"), show_default=True, help="The operator's key.")
+@json_option
+def sign_(file: Path, key: Path, as_json: bool) -> None:
+    """Sign a binding: writes FILE.sig beside it. A binding that does not pass `check` is not signed."""
+    signer = KeySigner.from_file(key)
+    binding = load_binding(read(file), str(file))
+    target = signature_path(file)
+    _write(target, sign(binding.document, signer) + "\n")
+    if as_json:
+        print_json({"ok": True, "signature": str(target), "kid": signer.kid, **_facts(binding)})
+    else:
+        console.print(
+            f"signed {escape(binding.policy_id)} {escape(binding.version)} by {signer.kid}: {escape(str(target))}"
+        )
+
+
+@command.command(name="verify")
+@click.argument("file", type=_FILE)
+@click.option("--key", type=_FILE, default=Path("trust/operator.jwk"), show_default=True, help="The public key (JWK).")
+@json_option
+@click.pass_context
+def verify_(ctx: click.Context, file: Path, key: Path, as_json: bool) -> None:
+    """Verify FILE.sig. Exit 1 if the binding is not signed, changed since, or signed by another key."""
+    keys = read_keys(key)
+    binding = load_binding(read(file), str(file))
+    try:
+        kid, error = _verified(binding, file, keys), None
+    except VerificationError as e:
+        kid, error = None, str(e)
+    if as_json:
+        print_json({"ok": error is None, "file": str(file), "kid": kid, "error": error, **_facts(binding)})
+    elif error is None:
+        console.print(f"[green]good[/] {escape(binding.policy_id)} {escape(binding.version)}, signed by {kid}")
+    else:
+        console.print(f"[red]bad[/]  {escape(str(file))}: {escape(error)}")
+    ctx.exit(0 if error is None else 1)
+
+
+def _verified(binding: Binding, file: Path, keys: Any) -> str:
+    signature = read_signature(file)
+    if signature is None:
+        raise VerificationError(f"not signed: there is no {signature_path(file)}")
+    return verify(binding.document, signature, keys)
+
+
+def _files(paths: tuple[Path, ...]) -> list[Path]:
+    """The files named, and the *.json of the directories named. Raises UsageError if there is nothing to look at."""
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path} does not exist")
+        found = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not found:
+            raise UsageError(f"the directory {path} has no *.json")
+        files += found
+    return files
+
+
+def _check_all(files: list[Path]) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = []
+    seen: dict[str, Path] = {}
+    for file in files:
+        data = read(file)
+        try:
+            binding = load_binding(data, str(file))
+            other = seen.setdefault(binding.policy_id, file)
+            if other is not file:
+                raise UsageError(f"{file}: the policy_id {binding.policy_id} is already in {other}")
+            results.append({"ok": True, "file": str(file), **_facts(binding)})
+        except LictorError as e:
+            results.append({"ok": False, "file": str(file), "error": str(e)})
+    return results
+
+
+def _facts(binding: Binding) -> dict[str, Any]:
+    return {
+        "policy_id": binding.policy_id,
+        "version": binding.version,
+        "digest": binding.digest,
+        "behaviors": [behavior.behavior_id for behavior in binding.behaviors],
+        "subjects": list(binding.subjects),
+    }
+
+
+def _print_checked(result: dict[str, Any]) -> None:
+    if result["ok"]:
+        behaviors = ", ".join(result["behaviors"])
+        whom = ", ".join(result["subjects"]) or "all agents"
+        named = escape(f"{result['file']}: {result['policy_id']} {result['version']}")
+        console.print(f"[green]good[/] {named} ({escape(behaviors)}) for {escape(whom)}")
+    else:
+        console.print(f"[red]bad[/]  {escape(result['error'])}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace the file at once, so that a reloading monitor never reads half a signature. Raises UsageError."""
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
+            f.write(text)
+        os.chmod(f.name, 0o644)
+        os.replace(f.name, path)
+    except OSError as e:
+        raise UsageError(f"the signature {path} cannot be written: {e.strerror}") from None
