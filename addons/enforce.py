@@ -263,9 +263,7 @@ def authority_action(catalog: Catalog, host: str, port: int) -> Classified:
 
 def facts_of(request: http.Request, exchange: Exchange, body: bytes | None) -> RequestFacts:
     """The request as plain values."""
-    headers = tuple(
-        (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.headers.fields
-    )
+    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.headers.fields)
     return RequestFacts(
         request.method, exchange.scheme, exchange.host, exchange.port, exchange.path, exchange.query, headers, body
     )

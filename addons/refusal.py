@@ -23,7 +23,21 @@ _NOT_POLICY = {
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "http_request_error"),
 }
 _BAD_REQUEST = frozenset(
-    {"doubtful_path", "doubtful_header", "doubtful_name", "name_mismatch", "unsupported_scheme", "unparsable_body"}
+    (
+        "ambiguous_member",
+        "ambiguous_path",
+        "bad_batch",
+        "bad_name",
+        "doubtful_header",
+        "doubtful_name",
+        "encoded_body",
+        "header_mismatch",
+        "method_not_supported",
+        "name_mismatch",
+        "not_json_rpc",
+        "unparsable_body",
+        "unsupported_scheme",
+    )
 )
 
 

@@ -14,7 +14,7 @@ import struct
 import time
 from asyncio import Future
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -46,9 +46,8 @@ class Frames(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(_HIGH_WATER)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not of this class
+        self._transport.set_write_buffer_limits(_HIGH_WATER)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -237,11 +237,10 @@ def _target(base: Path, index: int, table: dict[str, Any]) -> Target:
     agent = table.get("agent")
     if agent is not None and table["kind"] != "agent":
         raise UsageError(f"target[{index}].agent belongs to a target of kind agent, not {table['kind']}")
-    files = {}
-    for name in ("client_cert", "client_key", "ca"):
-        files[name] = base / table[name] if name in table else None
-        if files[name] is not None and not files[name].is_file():
-            raise UsageError(f"target[{index}].{name}: there is no file {files[name]}")
+    files = {name: base / table[name] for name in ("client_cert", "client_key", "ca") if name in table}
+    for name, file in files.items():
+        if not file.is_file():
+            raise UsageError(f"target[{index}].{name}: there is no file {file}")
     return Target(
         urn=table["urn"],
         kind=table["kind"],

@@ -13,16 +13,15 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..bindings import registry
-from ..bindings.model import Binding
 from ..certs.domain import TrustDomain
 from ..certs.evidence_keys import evidence_jwk
 from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
 from ..evidence.ledger import Ledger
-from ..evidence.recorder import PolicyInfo, Recorder
+from ..evidence.recorder import Recorder
 from ..evidence.sqlite_store import SqliteStore
 from ..formats import base64url
 from ..formats.errors import LictorError, UsageError
@@ -74,7 +73,7 @@ class ControlProcess:
         for name, address in (("egress", config.listen.egress), ("ingress", config.listen.ingress)):
             if address is not None:
                 check_free(name, address)
-        TrustDomain.open(config.identity.trust).renew_interception(config.monitor.name)
+        freshen(TrustDomain.open(config.identity.trust), config.monitor.name)
         signer = KeySigner.from_file(config.monitor_dir / "evidence.key")
         ledger = self._open_ledger(signer)
         self._recorder = Recorder(
@@ -85,6 +84,7 @@ class ControlProcess:
             config.evidence.audience,
             config.evidence.interval_s,
             config.evidence.jitter,
+            stored=self._store,
         )
         ticker = asyncio.create_task(self._tick())
         try:
@@ -98,7 +98,7 @@ class ControlProcess:
     def _open_ledger(self, signer: KeySigner) -> Ledger:
         config = self._config
         config.ledger.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = SqliteStore(config.ledger.path)
+        store = self._store = SqliteStore(config.ledger.path)
         self._salt = log_salt(store)
         ledger = Ledger.open(store, f"{config.monitor.trust_domain}/monitor/{config.monitor.name}", signer)
         jwk = evidence_jwk((config.monitor_dir / "evidence.pem").read_bytes())
@@ -246,6 +246,12 @@ def check_free(name: str, address: tuple[str, int]) -> None:
     except OSError as e:
         text = f"listen.{name}: {host}:{port} cannot be listened on: {os.strerror(e.errno) if e.errno else e}"
         raise UsageError(f"{text}; stop what uses it or choose another port") from None
+
+
+def freshen(domain: TrustDomain, monitor: str) -> None:
+    """Renew the interception intermediate and the date of the revocation list when they are due."""
+    if domain.interception_due(monitor):
+        domain.renew_interception(monitor)
 
 
 def log_salt(store: SqliteStore) -> bytes:

@@ -32,7 +32,10 @@ def policies_for(bindings: Sequence[Binding]) -> Callable[[str], tuple[PolicyInf
         (
             binding,
             PolicyInfo(
-                binding.policy_id, binding.version, binding.digest, {b.behavior_id: b.severity for b in binding.behaviors}
+                binding.policy_id,
+                binding.version,
+                binding.digest,
+                {b.behavior_id: b.severity for b in binding.behaviors},
             ),
         )
         for binding in bindings

@@ -32,7 +32,7 @@ from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
 from ..certs.revocation import RevocationList
 from ..formats import base64url
 from ..formats.errors import UsageError
-from . import permit
+from . import loop, permit
 from .channel import ControlClient
 from .config import Config, load
 from .engine import Engine, EngineOptions, Listener
@@ -112,9 +112,9 @@ class Worker:
             Outcome(self._control),
         ]
         if config.ingress is not None and config.listen.ingress is not None:
-            keys = known_keys(trust, ca_pem)
-            ingress = IngressSettings(config.ingress.agent, config.ingress.urn, config.listen.ingress, trust_keys=keys)
-            addons.append(Ingress(settings, ingress, lambda: policy, identify, self._control))
+            ingress = IngressSettings(config.ingress.agent, config.ingress.urn, config.listen.ingress)
+            resolve = known_keys(trust, ca_pem).resolve
+            addons.append(Ingress(settings, ingress, lambda: policy, identify, resolve, self._control))
         engine = Engine(
             _listeners(config), addons, EngineOptions(confdir, config.interception.upstream_ca, _upstream(config))
         )
@@ -186,14 +186,9 @@ def main() -> None:
         await Worker(load(Path(sys.argv[1]))).run(channel)
 
     try:
-        run_loop(serve)
+        loop.run(serve())
     except UsageError as e:
         sys.exit(f"lictor worker: {e}")
-
-
-def run_loop(serve: Any) -> None:
-    """Run on uvloop where it is installed."""
-    asyncio.run(serve())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""`lictor up`: run the monitor."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from ..proxy import loop
+from ..proxy.config import load
+from ..proxy.control import ControlProcess
+
+
+@click.command("up")
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("lictor.toml"),
+    show_default=True,
+    help="The monitor.",
+)
+def command(config: Path) -> None:
+    """Run the monitor of ./lictor.toml until Ctrl-C or SIGTERM.
+
+    One control process keeps the log and the evidence key; worker processes carry the traffic. Agents reach it through
+    `lictor exec`, or directly as an HTTPS proxy with their client certificate.
+    """
+    logging.basicConfig(level=logging.WARNING, format="lictor: %(message)s")
+    control = ControlProcess(load(config), lambda text: click.echo(f"lictor: {text}"))
+    loop.run(control.run())
+    click.echo("lictor: stopped; every window is closed and on disk")
