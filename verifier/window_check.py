@@ -1,0 +1,182 @@
+"""Whether the BETs of a log say what its entries say: every window is hashed, counted and judged again.
+
+Entries are fed in log order; only the open windows are in memory, besides the BETs themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from ..evidence import bet
+from ..evidence.bet import Bet
+from ..evidence.claims import KeyResolver
+from ..evidence.entry import needs_judgement
+from ..evidence.windows import AgentWindows, PolicyInfo, Window
+from ..formats import base64url
+from ..formats.canonical import digest
+from .report import Found
+
+
+class _Chain:
+    """The BETs of one agent and policy that are still to be checked, and the window of the first of them."""
+
+    def __init__(self) -> None:
+        self.last: Bet | None = None
+        self.bets: deque[Bet] = deque()
+        self.window: Window | None = None
+
+
+class _Agent:
+    def __init__(self) -> None:
+        self.chains: dict[str, _Chain] = {}
+        self.windows = AgentWindows((), 0.0)
+        self.until = -math.inf
+
+
+class WindowCheck:
+    """Raises `Found` at the first BET that does not hold."""
+
+    def __init__(self, origin: str, resolve: KeyResolver) -> None:
+        self.checked = 0
+        """BETs whose window was recomputed."""
+        self.uncovered = 0
+        """Entries that are in the window of no BET of the file."""
+        self._origin = origin
+        self._resolve = resolve
+        self._agents: dict[str, _Agent] = {}
+        self._severities: dict[str, dict[str, str]] = {"": {}}
+        self._roots: dict[int, list[Bet]] = {}
+
+    def add_binding(self, document: Mapping[str, Any]) -> None:
+        """A binding that BETs may name by its digest."""
+        try:
+            severities = {str(b["behavior_id"]): str(b.get("severity", "high")) for b in document["behaviors"]}
+        except (KeyError, TypeError, AttributeError):
+            raise Found.bad("the binding cannot be read", "behaviors with a behavior_id", "none") from None
+        self._severities[digest(document)] = severities
+
+    def add_bet(self, token: str, size: int) -> None:
+        """A BET of the log, which has `size` entries. BETs of one agent and policy come in order."""
+        one = bet.verify(token, self._resolve)
+        self._check_claims(one, size)
+        chain = self._agents.setdefault(one.subject, _Agent()).chains.setdefault(one.policy, _Chain())
+        _check_follows(one, chain.last)
+        chain.last = one
+        chain.bets.append(one)
+        self._roots.setdefault(one.ext["checkpoint_size"], []).append(one)
+
+    def _check_claims(self, one: Bet, size: int) -> None:
+        what = f"BET {one.jti}"
+        for name, kind in (("first_seq", int), ("count", int), ("checkpoint_size", int), ("checkpoint_root", str)):
+            if type(one.ext.get(name)) is not kind:
+                raise Found.bad(f"{what} does not say where it lies in the log", f"ext.{name}", repr(one.ext.get(name)))
+        if one.ext.get("log_origin") != self._origin or one.issuer.removeprefix("spiffe://") != self._origin:
+            found = f"{one.ext.get('log_origin')} by {one.issuer}"
+            raise Found.bad(f"{what} is of another log", self._origin, found)
+        if one.ext.get("binding_digest") not in self._severities:
+            raise Found.bad(f"the binding of {what} is not in the file", str(one.ext.get("binding_digest")), "none")
+        if one.ext["first_seq"] + one.ext["count"] > one.ext["checkpoint_size"] or not one.ext["checkpoint_size"]:
+            expected = f"at least {one.ext['first_seq'] + one.ext['count']} entries"
+            raise Found.bad(f"{what} rests on too small a tree", expected, str(one.ext["checkpoint_size"]))
+        if one.ext["checkpoint_size"] > size:
+            raise Found.prefix(f"{what} rests on entries that are not there", one.ext["checkpoint_size"], size)
+
+    def entry(self, seq: int, timestamp: float, data: bytes, entry: Mapping[str, Any]) -> None:
+        """The next entry of the log. `data` are its canonical bytes."""
+        agent = self._agents.get(entry["agent_id"])
+        if agent is None:
+            self.uncovered += 1
+            return
+        if timestamp >= agent.until:
+            self._advance(entry["agent_id"], agent, timestamp)
+        if not any(chain.window is not None for chain in agent.chains.values()):
+            self.uncovered += 1
+        if not needs_judgement(entry):
+            agent.windows.note(seq, data)
+            return
+        _judged_elsewhere(agent, entry)
+        agent.windows.action(seq, data, entry["behaviors"], entry["decision"])
+
+    def root(self, size: int, root: bytes, proved: int) -> None:
+        """Compare the tree's root at `size` entries with the BETs that rest on it; `proved` entries are known good."""
+        for one in self._roots.pop(size, ()):
+            said, found = one.ext["checkpoint_root"], base64url.encode(root)
+            if found != said:
+                what = f"one of the entries {proved} to {size - 1} is not what BET {one.jti} rests on"
+                raise Found.bad(what, f"root {said}", found, seq=proved)
+
+    def wants_root(self, size: int) -> bool:
+        """Whether a BET rests on the tree of this size."""
+        return size in self._roots
+
+    def finish(self, size: int) -> int:
+        """The file ends after `size` entries: check what is complete. How many BETs reach further."""
+        beyond = 0
+        for agent_id, agent in self._agents.items():
+            for policy, chain in agent.chains.items():
+                while chain.bets and chain.bets[0].ext["checkpoint_size"] <= size:
+                    self._close(chain, chain.window or self._window(agent_id, policy, chain.bets[0]))
+                beyond += len(chain.bets)
+        return beyond
+
+    def _window(self, agent_id: str, policy: str, one: Bet) -> Window:
+        severities = self._severities[one.ext["binding_digest"]]
+        info = PolicyInfo(policy, str(one.ext.get("binding_version")), one.ext["binding_digest"], severities)
+        return Window(agent_id, info, one.start, one.ext["first_seq"], one.ext.get("prev_bet"))
+
+    def _advance(self, agent_id: str, agent: _Agent, timestamp: float) -> None:
+        """Close the windows that end by `timestamp`, open those that have begun."""
+        agent.until = math.inf
+        for policy, chain in agent.chains.items():
+            while chain.bets and chain.bets[0].end <= timestamp:
+                self._close(chain, chain.window or self._window(agent_id, policy, chain.bets[0]))
+            if not chain.bets:
+                continue
+            first = chain.bets[0]
+            if first.start <= timestamp and chain.window is None:
+                chain.window = self._window(agent_id, policy, first)
+            agent.until = min(agent.until, first.end if chain.window is not None else first.start)
+        agent.windows.set([chain.window for chain in agent.chains.values() if chain.window is not None])
+
+    def _close(self, chain: _Chain, window: Window) -> None:
+        one = chain.bets.popleft()
+        chain.window = None
+        shown, _ = bet.details(window.tallies, window.policy.severities)
+        size = one.ext["checkpoint_size"]
+        self._equal(one, "count", one.ext["count"], window.count)
+        self._equal(one, "first_seq", one.ext["first_seq"], window.first_entry if window.count else size)
+        self._equal(one, "bhv_evidence", one.evidence, window.evidence())
+        self._equal(one, "default_denied", one.ext.get("default_denied", 0), window.default_denied)
+        self._equal(one, "unjudged", one.ext.get("unjudged", 0), window.unjudged)
+        self._equal(one, "bhv_details", [dict(item) for item in one.details], shown)
+        self._equal(one, "bhv_result", one.result, window.result())
+        self.checked += 1
+
+    def _equal(self, one: Bet, name: str, said: object, found: object) -> None:
+        if said != found:
+            what = f"{name} of BET {one.jti} ({one.subject}, {one.policy}) is not what the log has"
+            raise Found.bad(what, str(said), str(found), seq=one.ext["first_seq"])
+
+
+def _check_follows(one: Bet, last: Bet | None) -> None:
+    """Windows of one agent and policy are contiguous; a first one, and one after a pause, names no BET before it."""
+    prev = one.ext.get("prev_bet")
+    what = f"a BET of {one.subject} under {one.policy} is missing before BET {one.jti}"
+    if prev is None:
+        if last is not None and one.start < last.end:
+            raise Found.bad(f"BET {one.jti} overlaps the one before it", f"start {last.end}", f"start {one.start}")
+    elif last is None or prev != last.jti:
+        raise Found.gap(what, str(prev), last.jti if last else "none", seq=one.ext["first_seq"])
+    elif one.start != last.end:
+        raise Found.gap(what, f"start {last.end}", f"start {one.start}", seq=one.ext["first_seq"])
+
+
+def _judged_elsewhere(agent: _Agent, entry: Mapping[str, Any]) -> None:
+    """A policy whose window was still open when the file was made judges too, though no BET of it is in the file."""
+    missing = {said["policy_id"] for said in entry["behaviors"] if agent.windows.get(said["policy_id"]) is None}
+    if missing:
+        ghosts = [Window(entry["agent_id"], PolicyInfo(name, "", "", {}), 0.0, 0, None) for name in missing]
+        agent.windows.set([*agent.windows.open, *ghosts])
