@@ -1,1 +1,1 @@
-"""The trust domain: certificate authorities, identities (SPIFFE), revocation, TLS contexts."""
+"""The trust domain: authorities, identities, evidence certificates, revocation, TLS contexts."""

@@ -1,0 +1,122 @@
+"""Evidence keys as JWKs that carry their own certificate, so that one CA certificate is the root of offline trust.
+
+The JWK has `iss` (the monitor's SPIFFE ID) and `x5c` (RFC 7517 section 4.7) with exactly one certificate: of this very
+key, with the `iss` as its one URI name, the extended key usage documentSigning and nothing else, signed by the
+identity CA. A key may therefore travel beside what it signed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from ..formats.errors import FormatError, VerificationError
+from ..formats.keys import from_jwk, thumbprint, to_jwk
+from ..formats.jws import PublicKey
+from .authority import DOCUMENT_SIGNING
+from .identity import check_dates, check_leaf, uri_identity
+
+
+def evidence_jwk(evidence_pem: bytes) -> dict[str, Any]:
+    """The public JWK of an evidence certificate (PEM), with `iss` and `x5c`."""
+    cert = x509.load_pem_x509_certificate(evidence_pem)
+    der = cert.public_bytes(serialization.Encoding.DER)
+    x5c = [base64.b64encode(der).decode("ascii")]
+    return {**to_jwk(_public_key(cert)), "iss": str(uri_identity(cert)), "x5c": x5c}
+
+
+def _public_key(cert: x509.Certificate) -> PublicKey:
+    key = cert.public_key()
+    if not isinstance(key, ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey):
+        raise VerificationError("the evidence certificate's key is neither Ed25519 nor EC")
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    key: PublicKey
+    iss: str
+    cert: x509.Certificate
+
+
+class EvidenceKeys:
+    """Keys that a CA vouches for, found by (kid, iss)."""
+
+    def __init__(self, ca_pem: bytes) -> None:
+        """`ca_pem`: the identity CA's certificate. Raises VerificationError if it is not a CA's."""
+        try:
+            self._ca = x509.load_pem_x509_certificate(ca_pem)
+            constraints = self._ca.extensions.get_extension_for_class(x509.BasicConstraints).value
+            usage = self._ca.extensions.get_extension_for_class(x509.KeyUsage).value
+        except (ValueError, x509.ExtensionNotFound) as e:
+            raise VerificationError(f"the identity CA's certificate cannot be used: {e}") from None
+        if not constraints.ca or not usage.key_cert_sign:
+            raise VerificationError("the certificate given as the identity CA's is not a CA's")
+        self._known: dict[tuple[str, str], _Known] = {}
+
+    def add_jwk(self, jwk: dict[str, Any]) -> str:
+        """Take a key in and return its kid. Raises VerificationError naming what does not hold."""
+        try:
+            key = from_jwk(jwk)
+            cert = _certificate(jwk)
+            self._check(cert)
+            iss = str(uri_identity(cert))
+        except (FormatError, ValueError) as e:
+            raise VerificationError(f"the evidence key cannot be read: {e}") from None
+        if jwk.get("iss") != iss:
+            raise VerificationError(f"the evidence key says it is of {jwk.get('iss')!r}, its certificate says {iss!r}")
+        if _public_key(cert) != key:
+            raise VerificationError("the evidence key is not the key of its certificate")
+        kid = thumbprint(key)
+        if jwk.get("kid") != kid:
+            raise VerificationError(f"the evidence key's kid is {jwk.get('kid')!r}, expected its thumbprint {kid!r}")
+        self._known[kid, iss] = _Known(key, iss, cert)
+        return kid
+
+    def _check(self, cert: x509.Certificate) -> None:
+        check_leaf(cert, DOCUMENT_SIGNING, "documentSigning")
+        extended = cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        if len(list(extended)) != 1:
+            raise VerificationError("the evidence certificate has more usages than documentSigning")
+        try:
+            cert.verify_directly_issued_by(self._ca)
+        except (InvalidSignature, ValueError, TypeError):
+            raise VerificationError("the evidence certificate is not signed by the identity CA") from None
+
+    def resolve(self, kid: str, iss: str, at: float | None = None) -> PublicKey:
+        """The key `kid` of the monitor `iss`. Raises VerificationError if it is not known.
+
+        `at` (NumericDate): when the signature says that it was made; the certificate must have been valid then.
+        """
+        known = self._known.get((kid, iss))
+        if known is None:
+            raise VerificationError(f"no key {kid!r} of {iss!r} is known that the identity CA vouches for")
+        if at is not None:
+            try:
+                moment = datetime.fromtimestamp(at, UTC)
+            except (OverflowError, ValueError, OSError):
+                raise VerificationError(f"{at!r} is not a time") from None
+            check_dates(known.cert, moment)
+        return known.key
+
+    def jwks(self) -> list[dict[str, Any]]:
+        """Every key taken in, as `evidence_jwk` writes it, in the order of arrival."""
+        return [evidence_jwk(known.cert.public_bytes(serialization.Encoding.PEM)) for known in self._known.values()]
+
+
+def _certificate(jwk: dict[str, Any]) -> x509.Certificate:
+    x5c = jwk.get("x5c")
+    if not isinstance(x5c, list) or len(x5c) != 1 or not isinstance(x5c[0], str):
+        raise VerificationError("the evidence key has no x5c with exactly one certificate")
+    try:
+        return x509.load_der_x509_certificate(base64.b64decode(x5c[0], validate=True))
+    except (ValueError, binascii.Error) as e:
+        raise VerificationError(f"the evidence key's x5c is not a certificate: {e}") from None
