@@ -52,16 +52,20 @@ def verified_claims(token: str, typ: frozenset[str], resolve: KeyResolver) -> di
 def _wrong(name: str, claims: Mapping[str, Any], expected: str) -> VerificationError:
     if name not in claims:
         return VerificationError(f"the claim {name!r} is missing, expected {expected}")
-    found = json.dumps(claims[name], ensure_ascii=False, default=str)
+    found = json.dumps(claims[name], default=str)
     return VerificationError(f"the claim {name!r} is {found[:80]}, expected {expected}")
 
 
 def text(claims: Mapping[str, Any], name: str) -> str:
-    """A string of 1 to 2048 characters."""
+    """A string of 1 to 2048 printable characters: ids end up on terminals."""
     value = claims.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
-        raise _wrong(name, claims, f"a string of 1 to {MAX_TEXT} characters")
-    return value
+    if not _is_text(value):
+        raise _wrong(name, claims, f"a string of 1 to {MAX_TEXT} printable characters")
+    return str(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT and value.isprintable()
 
 
 def integer(claims: Mapping[str, Any], name: str) -> int:
@@ -92,7 +96,7 @@ def audience(claims: Mapping[str, Any]) -> tuple[str, ...]:
     """`aud` as a tuple; one string counts as an array of one (RFC 7519 section 4.1.3)."""
     value = claims.get("aud")
     members = [value] if isinstance(value, str) else value
-    if not isinstance(members, list) or not members or not all(isinstance(m, str) and m for m in members):
+    if not isinstance(members, list) or not members or not all(map(_is_text, members)):
         raise _wrong("aud", claims, "a string or an array of strings")
     return tuple(members)
 
