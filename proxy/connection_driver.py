@@ -1,8 +1,8 @@
 """Moves bytes between sockets and mitmproxy's layers: one driver for a client connection and its upstream connections.
 
-mitmproxy's layers do no I/O: they take events and yield commands. mitmproxy's own driver (`mitmproxy.proxy.server`) uses
-a task per socket, a task per hook and a lock per event. This one is driven by protocol callbacks, runs hooks in place, waits
-for a hook's future by a callback, and writes once per connection and event.
+mitmproxy's layers do no I/O: they take events and yield commands. mitmproxy's own driver (`mitmproxy.proxy.server`)
+uses a task per socket, a task per hook and a lock per event. This one is driven by protocol callbacks, runs hooks in
+place, waits for a hook's future by a callback, and writes once per connection and event.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.proxy import commands, events, layer, server_hooks
 from mitmproxy.utils import human
 
-from .hook_dispatch import Dispatcher, Pending
+from .hook_dispatch import Dispatcher, Pending, hook_data
+from .peer import Peer
+from .protocol_layers import established_tunnel
 
 log = logging.getLogger(__name__)
 
@@ -38,57 +40,16 @@ class Owner(Protocol):
     def forget(self, driver: ConnectionDriver) -> None: ...
 
 
-class Peer(asyncio.Protocol):
-    """One socket of a driver."""
-
-    transport: asyncio.Transport | None = None
-    task: asyncio.Task[None] | None = None
-    hook_data: server_hooks.ServerConnectionHookData | None = None
-    closed_seen = False  # the layers were told that the connection is closed
-    blocked = False  # its send buffer is full
-
-    driver: ConnectionDriver
-    connection: Connection
-
-    def __init__(self) -> None:
-        self.out: list[bytes] = []
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self.driver.received(self, data)
-
-    def eof_received(self) -> bool:
-        return self.driver.eof(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.driver.gone(self)
-
-    def pause_writing(self) -> None:
-        self.blocked = True
-        self.driver.regulate()
-
-    def resume_writing(self) -> None:
-        self.blocked = False
-        self.driver.regulate()
-
-    def flush(self) -> None:
-        out = self.out
-        if out:
-            transport = self.transport
-            if transport is not None and not transport.is_closing():
-                transport.write(out[0] if len(out) == 1 else b"".join(out))
-            out.clear()
-
-
 class ConnectionDriver:
     """Drives the layers of one client connection. All methods run in the engine's event loop."""
 
     def __init__(self, owner: Owner, client: Client, top: layer.Layer, peer: Peer, idle_timeout: float) -> None:
         self.client = client
         self.layer = top
+        # Layers reach these through their context, which is handed down from layer to layer.
+        top.context.__dict__.update(dispatch=self.dispatch, send_tls=self.send_tls)
         self.cut_off = False
+        self._in_connect = False  # a CONNECT was answered with 200, its tunnel not yet entered
         self._owner = owner
         self._dispatcher = owner.dispatcher
         self._loop = owner.loop
@@ -143,6 +104,8 @@ class ConnectionDriver:
             self.cut()
         finally:
             self._busy = False
+            if self._in_connect and (inner := established_tunnel(self.layer)) is not None:
+                self.layer, self._in_connect = inner, False
             dirty = self._dirty
             if dirty:
                 self._dirty = []
@@ -177,7 +140,8 @@ class ConnectionDriver:
         connection.state = ConnectionState.CLOSED
         connection.timestamp_end = time.time()
         self._tell_closed(peer)
-        del self.peers[connection]
+        if self.peers.pop(connection, None) is not peer:  # the layers closed it, on hearing of it
+            return
         peer.blocked = False
         self.regulate()
         if self._busy:  # the layers must hear of it before the addons do
@@ -214,21 +178,26 @@ class ConnectionDriver:
         self.cut_off = True
         for peer in list(self.peers.values()):
             peer.out.clear()
+            peer.plain.clear()
             if peer.transport is not None:
                 peer.transport.abort()
             self._close(peer)
 
     # Commands: from the layers to sockets and hooks
 
-    def _run(self, command: commands.Command) -> None:
+    def _run(self, command: Any) -> None:
         if isinstance(command, commands.SendData):
             peer = self.peers.get(command.connection)
             if peer is not None and not self.cut_off:
-                if not peer.out:
+                if not peer.out and not peer.plain:
                     self._dirty.append(peer)
+                elif peer.plain:
+                    peer.flush()
                 peer.out.append(command.data)
         elif isinstance(command, commands.StartHook):
-            self._hook(command.name, hook_data(command), partial(self._hook_completed, command))
+            self._wait(
+                command.name, hook_data(command), partial(self._hook_completed, command), cast(Any, command).pending
+            )
         elif isinstance(command, commands.Log):
             log.log(command.level, command.message, extra={"client": self.client.peername})
         elif isinstance(command, commands.OpenConnection):
@@ -243,6 +212,15 @@ class ConnectionDriver:
             self._close(self.peers[command.connection])
         else:
             raise RuntimeError(f"unexpected command: {command}")
+
+    def send_tls(self, connection: Connection, session: Any, data: bytes) -> None:
+        """Send `data` through a TLS session on a connection, together with what else this event makes us send."""
+        peer = self.peers.get(connection)
+        if peer is not None and not self.cut_off:
+            if not peer.out and not peer.plain:
+                self._dirty.append(peer)
+            peer.tls = session
+            peer.plain.append(data)
 
     def _half_close(self, peer: Peer) -> None:
         transport = peer.transport
@@ -274,6 +252,12 @@ class ConnectionDriver:
 
     # Hooks
 
+    def dispatch(self, command: commands.StartHook) -> Pending | None:
+        """Run a layer's hook where it is yielded. What is pending comes with the command, and is waited for here."""
+        if command.name == "http_connected":
+            self._in_connect = True
+        return self._dispatcher.run(command.name, hook_data(command))
+
     def _hook(self, name: str, data: Any, done: Callable[[], None]) -> None:
         pending = self._dispatcher.run(name, data)
         if pending is None:
@@ -297,8 +281,7 @@ class ConnectionDriver:
         pending.future.add_done_callback(resume)
 
     def _hook_completed(self, command: commands.StartHook) -> None:
-        if command.blocking:
-            self.pump(events.HookCompleted(command))
+        self.pump(events.HookCompleted(command))
 
     # Upstream connections
 
@@ -410,19 +393,6 @@ class ConnectionDriver:
         else:
             delay = self._idle_timeout if self._waiting else self._idle_timeout - idle
             self._idle_timer = self._loop.call_later(delay, self._check_idle)
-
-
-_data_fields: dict[type, str] = {}
-
-
-def hook_data(hook: commands.StartHook) -> Any:
-    """The one argument of a hook: its only dataclass field."""
-    cls = type(hook)
-    name = _data_fields.get(cls)
-    if name is None:
-        (name,) = (field for field in cls.__dataclass_fields__ if field not in ("name", "blocking"))  # type: ignore[attr-defined]
-        _data_fields[cls] = name
-    return getattr(hook, name)
 
 
 def _nothing() -> None:

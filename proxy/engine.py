@@ -1,7 +1,7 @@
 """mitmproxy, embedded: the listeners, the options it must run with, and the addons it needs.
 
-The listener itself speaks TLS and demands a client certificate, so plaintext never reaches the proxy core. Unsafe options
-are refused, not warned about.
+The listener itself speaks TLS and demands a client certificate, so plaintext never reaches the proxy core. Unsafe
+options are refused, not warned about.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from mitmproxy import certs, connection, master, options
-from mitmproxy.addons import core, disable_h2c, next_layer, proxyserver
+from mitmproxy.addons import core, disable_h2c, proxyserver
 from mitmproxy.proxy import context, layer, layers, mode_specs
 
 from ..formats.errors import UsageError
 from . import patches
-from .connection_driver import ConnectionDriver, Peer
+from .connection_driver import ConnectionDriver
 from .hook_dispatch import Dispatcher
+from .peer import Peer
+from .protocol_layers import ProtocolLayers
 from .upstream_tls import UpstreamLookup, UpstreamTls
 
 HANDSHAKE_TIMEOUT = 10.0
@@ -101,11 +104,12 @@ class Engine:
         patches.apply()
         self._master = self._make_master()
         self.dispatcher = Dispatcher(self._master.addons.chain, self.cut)
-        patches.bind(self.dispatcher)
         servers: list[asyncio.Server] = []
         try:
             await self._announce("running")
             require_safe(self._master.options)
+            # The layers get a copy: quicker to read, and nothing that changes an option later reaches them.
+            self._frozen_options = cast(options.Options, SimpleNamespace(**_values(self._master.options)))
             for listener in self._listeners:
                 servers.append(await self._listen(listener))
             self.addresses = tuple(server.sockets[0].getsockname()[:2] for server in servers)
@@ -162,7 +166,7 @@ class Engine:
             proxy_mode=mode,
             state=connection.ConnectionState.OPEN,
         )
-        top = _top_layer(context.Context(client, self._master.options))
+        top = _top_layer(context.Context(client, self._frozen_options))
         driver = ConnectionDriver(self, client, top, peer, self._options.idle_timeout)
         self._drivers[client.id] = driver
         driver.start()
@@ -172,15 +176,15 @@ class Engine:
         certs.CertStore.STORE_CAP = MINTED_HOSTS_MAX
         made = master.Master(options.Options(confdir=str(self._options.confdir)))
         made._legacy_log_events.uninstall()  # it would wake the loop for every log record
-        made.addons.add(
+        made.addons.add(  # type: ignore[no-untyped-call]
             core.Core(),
             *self._addons,
             disable_h2c.DisableH2C(),
-            proxyserver.Proxyserver(),
-            next_layer.NextLayer(),
+            proxyserver.Proxyserver(),  # type: ignore[no-untyped-call]
+            ProtocolLayers(),
             UpstreamTls(self._options.upstream_ca, self._options.upstream),
         )
-        made.options.update(
+        made.options.update(  # type: ignore[no-untyped-call]
             **REQUIRED_OPTIONS,
             body_size_limit=str(self._options.body_limit) if self._options.body_limit else None,
             keep_host_header=self._options.keep_host_header,
@@ -189,7 +193,7 @@ class Engine:
 
     async def _announce(self, name: str) -> None:
         for function in self.dispatcher.functions(name):
-            result = function()
+            result = cast(Callable[[], Any], function)()
             if asyncio.iscoroutine(result) or asyncio.isfuture(result):
                 await result
 
@@ -232,6 +236,10 @@ def _top_layer(made: context.Context) -> layer.Layer:
             return layers.modes.ReverseProxy(made)
         case other:
             raise UsageError(f'mode "{other.full_spec}": expected "regular" or "reverse:http://HOST:PORT"')
+
+
+def _values(found: options.Options) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in found._options}
 
 
 def require_safe(found: options.Options) -> None:

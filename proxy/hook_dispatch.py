@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from mitmproxy import connection, flow, http
 from mitmproxy.addonmanager import traverse
 from mitmproxy.exceptions import AddonHalt
-from mitmproxy.proxy import server_hooks
+from mitmproxy.proxy import commands, server_hooks
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Dispatcher:
     """The hook table of one engine. `cut` ends a client's connections at once, without sending anything more."""
 
     def __init__(self, addons: Iterable[object], cut: Callable[[connection.Client], None]) -> None:
-        self._addons = tuple(traverse(addons))
+        self._addons = tuple(traverse(addons))  # type: ignore[no-untyped-call]
         self._cut = cut
         self._table: dict[str, tuple[Hook, ...]] = {}
 
@@ -128,14 +128,25 @@ class Dispatcher:
             return
         data.error = flow.Error(flow.Error.KILLED_MESSAGE)  # flow.kill() without its guard
         if isinstance(data, http.HTTPFlow) and data.websocket and data.websocket.messages:
-            data.websocket.messages[-1].drop()
+            data.websocket.messages[-1].drop()  # type: ignore[no-untyped-call]
         streamed = isinstance(data, http.HTTPFlow) and bool(data.request.stream)
         if name not in _KILL_IS_SEEN or (name == "request" and streamed):
             self._cut(data.client_conn)
 
 
+_data_fields: dict[type, str] = {}
+
+
+def hook_data(hook: commands.StartHook) -> Any:
+    """The one argument of a hook: its only dataclass field."""
+    cls = type(hook)
+    name = _data_fields.get(cls)
+    if name is None:
+        (name,) = (field for field in cls.__dataclass_fields__ if field not in ("name", "blocking"))  # type: ignore[attr-defined]
+        _data_fields[cls] = name
+    return getattr(hook, name)
+
+
 def _monitor_error() -> http.Response:
-    body = (
-        b'{"type":"about:blank","title":"Monitor error","status":502,"detail":"The monitor failed; nothing was sent."}'
-    )
+    body = b'{"type":"about:blank","title":"Monitor error","status":502,"detail":"Nothing was sent upstream."}'
     return http.Response.make(502, body, {"content-type": "application/problem+json", "connection": "close"})

@@ -1,16 +1,392 @@
-"""All changes to mitmproxy's own code, one function each, with the reason."""
+"""All changes to mitmproxy's own code, each with its reason.
+
+Every patch replaces one attribute by a function of the same behaviour that costs less, or that fails closed. They were
+made for one version of mitmproxy; with any other, the source of what is replaced must still be what it was.
+"""
 
 from __future__ import annotations
 
-from mitmproxy import http
+import contextlib
+import hashlib
+import inspect
+import itertools
+import logging
+import os
+import types
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-from .hook_dispatch import Dispatcher
+from mitmproxy import connection, flow, http, version
+from mitmproxy.proxy import commands, context, events, layer, tunnel
+from mitmproxy.proxy.layers import tls
+from mitmproxy.proxy.layers.http import (
+    DropStream,
+    GetHttpConnection,
+    HttpLayer,
+    RegisterHttpConnection,
+    SendHttp,
+)
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import RequestHeaders
+from OpenSSL import SSL
+
+from ..formats.errors import UsageError
+
+CHECKED_VERSION = "12.2.3"
+
+Commands = Generator[commands.Command, Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """`owner.name` is replaced. `sha256` is of the source of `replaced`, read when the replacement was written."""
+
+    owner: Any
+    name: str
+    replacement: Any
+    replaced: Callable[..., Any]
+    sha256: str
+    reason: str
+
+    @property
+    def where(self) -> str:
+        """What is replaced, for people."""
+        return f"{self.replaced.__module__}.{self.replaced.__qualname__}"
+
+    def fits(self) -> bool:
+        """Whether mitmproxy's source still is what the replacement was written for."""
+        source = inspect.getsource(self.replaced)
+        return hashlib.sha256(source.encode()).hexdigest()[:16] == self.sha256
+
+
+# Layers: hooks run where they are yielded
+
+
+def layer_handle_event(self: layer.Layer, event: events.Event) -> Commands:
+    if self._paused:
+        if not isinstance(event, events.CommandCompleted) or event.command is not self._paused.command:
+            self._paused_event_queue.append(event)
+            return
+        generator, send = self._paused.generator, event.reply
+        self._paused = None
+    else:
+        generator, send = self._handle_event(event), None
+    while True:
+        try:
+            command = generator.send(send)
+            while True:
+                if command.blocking is True:
+                    if isinstance(command, commands.StartHook):
+                        pending = self.context.dispatch(command)  # type: ignore[attr-defined]
+                        if pending is None:
+                            command = generator.send(None)
+                            continue
+                        command.pending = pending  # type: ignore[attr-defined]
+                    command.blocking = self
+                    self._paused = layer.Paused(command, generator)
+                    yield command
+                    return
+                yield command
+                command = next(generator)
+        except StopIteration:
+            pass
+        if self._paused or not self._paused_event_queue:
+            return
+        generator, send = self._handle_event(self._paused_event_queue.popleft()), None
+
+
+def http_layer_event_to_child(self: HttpLayer, child: layer.Layer, event: events.Event) -> Commands:
+    command: Any
+    for command in child.handle_event(event):
+        kind = type(command)
+        if kind is commands.SendData:
+            yield command
+        elif kind is ReceiveHttp:
+            received = command.event
+            if type(received) is RequestHeaders:
+                yield from self.make_stream(received.stream_id)
+            stream = self.streams.get(received.stream_id)
+            if stream is not None:  # else it is finished already
+                yield from self.event_to_child(stream, received)
+        elif kind is SendHttp:
+            yield from self.event_to_child(self.connections[command.connection], command.event)
+        else:
+            if command.blocking or kind is commands.RequestWakeup:
+                self.command_sources[command] = child
+            if kind is DropStream:
+                self.streams.pop(command.stream_id, None)
+            elif kind is GetHttpConnection:
+                yield from self.get_connection(command)
+            elif kind is RegisterHttpConnection:
+                yield from self.register_connection(command)
+            else:
+                if kind is commands.OpenConnection:
+                    self.connections[command.connection] = child
+                yield command
+
+
+def tunnel_event_to_child(self: tunnel.TunnelLayer, event: events.Event) -> Commands:
+    if self.tunnel_state is tunnel.TunnelState.ESTABLISHING and not self.command_to_reply_to:
+        self._event_queue.append(event)
+        return
+    for command in self.child_layer.handle_event(event):
+        if isinstance(command, commands.ConnectionCommand) and command.connection is self.conn:
+            yield from self._handle_command(command)
+        else:
+            yield command
+
+
+# TLS: no exception to learn that there is nothing more, one record for all that an event makes us send
+
+
+def tls_receive_data(self: tls.TLSLayer, data: bytes) -> Commands:
+    session: Any = self.tls
+    if data:
+        session.bio_write(data)
+    parts = []
+    close = False
+    while True:
+        try:
+            parts.append(session.recv(65535))
+        except SSL.WantReadError:
+            break
+        except SSL.ZeroReturnError:
+            close = True
+            break
+        except SSL.Error as error:
+            yield commands.Log(f"TLS Error: {error}", logging.WARNING)
+            break
+        if not _bio_pending(session._into_ssl) and not session.pending():
+            break
+    if _bio_pending(session._from_ssl):
+        yield from self.tls_interact()
+    if parts:
+        yield from self.event_to_child(events.DataReceived(self.conn, b"".join(parts)))
+    if close:
+        self.conn.state &= ~connection.ConnectionState.CAN_READ
+        yield from self.event_to_child(events.ConnectionClosed(self.conn))
+
+
+def tls_send_data(self: tls.TLSLayer, data: bytes) -> tuple[()]:
+    self.context.send_tls(self.conn, self.tls, data)  # type: ignore[attr-defined]
+    return ()
+
+
+def tls_interact(self: tls.TLSLayer) -> Commands:
+    session: Any = self.tls
+    waiting = _bio_pending(session._from_ssl)
+    if waiting:
+        yield commands.SendData(self.conn, session.bio_read(waiting))
+
+
+def encrypt(session: Any, data: bytes) -> bytes:
+    """The TLS records for `data`, with whatever else the session has to send. Nothing, if the session is closed."""
+    with contextlib.suppress(SSL.Error):  # the peer has closed; it may still be sending
+        session.sendall(data)
+    waiting = _bio_pending(session._from_ssl)
+    return session.bio_read(waiting) if waiting else b""
+
+
+_bio_data = SSL._ffi.new("char **")  # type: ignore[attr-defined]
+
+
+def _bio_pending(bio: Any) -> int:
+    """How many bytes a memory BIO holds."""
+    return SSL._lib.BIO_get_mem_data(bio, _bio_data)  # type: ignore[attr-defined, no-any-return]
+
+
+# Objects
+
+
+def no_check(self: http.MessageData) -> None:
+    return None
+
+
+def context_fork(self: context.Context) -> context.Context:
+    fork = object.__new__(context.Context)
+    fork.__dict__.update(self.__dict__)
+    fork.layers = self.layers.copy()
+    return fork
+
+
+_flow_numbers = itertools.count(int.from_bytes(os.urandom(8)) << 64)
+
+
+def flow_id() -> str:
+    """Unique, not secret. Twenty times cheaper than a uuid4, which asks the kernel for randomness."""
+    return f"{next(_flow_numbers):032x}"
+
+
+@lru_cache(4096)
+def _field_name(name: str | bytes) -> bytes:
+    return (name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name).lower()
+
+
+def _fields_by_name(headers: http.Headers) -> dict[bytes, list[str]]:
+    fields = headers.fields
+    known = headers.__dict__.get("_by_name")
+    if known is not None and known[0] is fields:
+        return known[1]  # type: ignore[no-any-return]
+    found: dict[bytes, list[str]] = {}
+    for name, value in fields:
+        found.setdefault(name.lower(), []).append(value.decode("utf-8", "surrogateescape"))
+    headers.__dict__["_by_name"] = (fields, found)
+    return found
+
+
+def headers_getitem(self: http.Headers, name: str | bytes) -> str:
+    values = _fields_by_name(self).get(_field_name(name))
+    if values is None:
+        raise KeyError(name)
+    return values[0] if len(values) == 1 else ", ".join(values)
+
+
+def headers_get(self: http.Headers, name: str | bytes, default: Any = None) -> Any:
+    values = _fields_by_name(self).get(_field_name(name))
+    if values is None:
+        return default
+    return values[0] if len(values) == 1 else ", ".join(values)
+
+
+def headers_contains(self: http.Headers, name: object) -> bool:
+    return isinstance(name, str | bytes) and _field_name(name) in _fields_by_name(self)
+
+
+def headers_get_all(self: http.Headers, name: str | bytes) -> list[str]:
+    return list(_fields_by_name(self).get(_field_name(name), ()))
+
+
+PATCHES = (
+    Patch(
+        layer.Layer,
+        "handle_event",
+        layer_handle_event,
+        layer.Layer.handle_event,
+        "fd88b0fb09ceddbb",
+        "a hook that needs no waiting runs at once, not after a way up and down through all layers",
+    ),
+    Patch(
+        HttpLayer,
+        "event_to_child",
+        http_layer_event_to_child,
+        HttpLayer.event_to_child,
+        "1095f6e1581d1780",
+        "the frequent commands are looked for first",
+    ),
+    Patch(
+        tunnel.TunnelLayer,
+        "event_to_child",
+        tunnel_event_to_child,
+        tunnel.TunnelLayer.event_to_child,
+        "119a33642637d420",
+        "commands for other connections pass without a generator round them",
+    ),
+    Patch(
+        tls.TLSLayer,
+        "receive_data",
+        tls_receive_data,
+        tls.TLSLayer.receive_data,
+        "85c0e6b656c324e5",
+        "no exception only to learn that there is nothing more to read",
+    ),
+    Patch(
+        tls.TLSLayer,
+        "send_data",
+        tls_send_data,
+        tls.TLSLayer.send_data,
+        "35a29a1b0b0cb184",
+        "what one event sends on a connection becomes one record and one write",
+    ),
+    Patch(
+        tls.TLSLayer,
+        "tls_interact",
+        tls_interact,
+        tls.TLSLayer.tls_interact,
+        "62d6d57d43dd1a2e",
+        "no exception only to learn that there is nothing more to send",
+    ),
+    Patch(
+        connection.Connection,
+        "__eq__",
+        object.__eq__,
+        connection.Connection.__eq__,
+        "04776846f3cf761c",
+        "connections are the keys of every table; a live one has no double, so identity is enough",
+    ),
+    Patch(
+        connection.Connection,
+        "__hash__",
+        object.__hash__,
+        connection.Connection.__hash__,
+        "034412630892678e",
+        "goes with __eq__",
+    ),
+    Patch(
+        context.Context,
+        "fork",
+        context_fork,
+        context.Context.fork,
+        "cad9374a0689f10a",
+        "makes no server connection only to throw it away, and hands down what the driver put in",
+    ),
+    Patch(
+        http.MessageData,
+        "__post_init__",
+        no_check,
+        http.MessageData.__post_init__,
+        "f65088e210cd9cc1",
+        "no type check of every field of every message at run time",
+    ),
+    Patch(
+        http.Headers,
+        "__getitem__",
+        headers_getitem,
+        http.Headers.__getitem__,
+        "482e7414c932e3e8",
+        "fields are found by name in a table, not by a walk for each question",
+    ),
+    Patch(
+        http.Headers,
+        "get_all",
+        headers_get_all,
+        http.Headers.get_all,
+        "367b3317bc2ba45c",
+        "goes with __getitem__",
+    ),
+    Patch(http.Headers, "get", headers_get, http.Headers.__getitem__, "482e7414c932e3e8", "goes with __getitem__"),
+    Patch(
+        http.Headers,
+        "__contains__",
+        headers_contains,
+        http.Headers.__getitem__,
+        "482e7414c932e3e8",
+        "goes with __getitem__",
+    ),
+    Patch(
+        flow,
+        "uuid",
+        types.SimpleNamespace(uuid4=flow_id),
+        flow.Flow.__init__,
+        "7c7b602cfb75bf18",
+        "a flow's id need not be a secret from the kernel",
+    ),
+)
 
 
 def apply() -> None:
-    """Apply all patches; again is harmless."""
-    http.MessageData.__post_init__ = lambda self: None  # type: ignore[method-assign]
+    """Apply all patches; again is harmless.
 
-
-def bind(dispatcher: Dispatcher) -> None:
-    """x"""
+    Raises:
+        UsageError: this mitmproxy is not the one that the patches were written for, and differs where they touch it.
+    """
+    if version.VERSION != CHECKED_VERSION:
+        for patch in PATCHES:
+            if not patch.fits():
+                raise UsageError(
+                    f"mitmproxy {version.VERSION} changes {patch.where}, which lictor replaces; "
+                    f"install mitmproxy {CHECKED_VERSION}"
+                )
+    for patch in PATCHES:
+        setattr(patch.owner, patch.name, patch.replacement)

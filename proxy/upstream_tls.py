@@ -1,7 +1,7 @@
 """TLS towards upstream servers and, inside tunnels, towards agents.
 
-Upstream certificates are always verified, for the name judged. Which CA is trusted and which client certificate is shown is
-decided per authority; a file replaced in place is picked up with the next connection.
+Upstream certificates are always verified, for the name judged. Which CA is trusted and which client certificate is
+shown is decided per authority; a file replaced in place is picked up with the next connection.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONTEXTS_MAX = 256
 
 @dataclass(frozen=True, slots=True)
 class UpstreamIdentity:
-    """How one authority is met. `ca`: PEM file that replaces the default roots; `client_cert` and `client_key`: PEM files."""
+    """How one authority is met, in PEM files. `ca` replaces the default roots."""
 
     ca: Path | None = None
     client_cert: Path | None = None
@@ -36,10 +36,10 @@ UpstreamLookup = Callable[[str, int], UpstreamIdentity | None]
 
 
 class UpstreamTls(tlsconfig.TlsConfig):
-    """Supplies the TLS contexts of the engine. Takes mitmproxy's addon for the agent's side; the upstream side is its own."""
+    """Supplies the TLS contexts. The agent's side is mitmproxy's addon; the upstream side is our own."""
 
     name = "tlsconfig"
-    request = None  # mitmproxy's answers CRL downloads here; ours are not served by the proxy
+    request = None  # type: ignore[assignment]  # mitmproxy's answers CRL downloads here; ours are not served by the proxy
 
     def __init__(self, default_ca: Path | None, lookup: UpstreamLookup) -> None:
         self._default_ca = default_ca or Path(certifi.where())
@@ -125,7 +125,7 @@ def _stamp(path: Path | None) -> tuple[Path, int, int] | None:
 def _expect_name(session: SSL.Connection, name: str) -> None:
     # pyOpenSSL has no public way to set the expected name, so this goes by its bindings, as mitmproxy does.
     lib: Any = SSL._lib  # type: ignore[attr-defined]
-    param = lib.SSL_get0_param(session._ssl)  # type: ignore[attr-defined]
+    param = lib.SSL_get0_param(session._ssl)
     lib.X509_VERIFY_PARAM_set_hostflags(param, tlsconfig.DEFAULT_HOSTFLAGS)
     try:
         packed = ipaddress.ip_address(name).packed

@@ -1,0 +1,63 @@
+"""One socket of a connection driver, and what is to be written to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from mitmproxy.connection import Connection
+from mitmproxy.proxy import server_hooks
+
+from .patches import encrypt
+
+if TYPE_CHECKING:
+    from .connection_driver import ConnectionDriver
+
+
+class Peer(asyncio.Protocol):
+    """One socket of a driver."""
+
+    transport: asyncio.Transport | None = None
+    task: asyncio.Task[None] | None = None
+    hook_data: server_hooks.ServerConnectionHookData | None = None
+    closed_seen = False  # the layers were told that the connection is closed
+    blocked = False  # its send buffer is full
+    tls: Any = None  # the TLS session that `plain` is to be sent through
+
+    driver: ConnectionDriver
+    connection: Connection
+
+    def __init__(self) -> None:
+        self.out: list[bytes] = []
+        self.plain: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.driver.received(self, data)
+
+    def eof_received(self) -> bool:
+        return self.driver.eof(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.driver.gone(self)
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+        self.driver.regulate()
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        self.driver.regulate()
+
+    def flush(self) -> None:
+        out, plain = self.out, self.plain
+        if plain:
+            out.append(encrypt(self.tls, plain[0] if len(plain) == 1 else b"".join(plain)))
+            plain.clear()
+        if out:
+            transport = self.transport
+            if transport is not None and not transport.is_closing():
+                transport.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
