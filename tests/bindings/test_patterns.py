@@ -1,0 +1,252 @@
+import timeit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lictor.bindings.patterns import AllowSet, PrefixSet, UrlMap, UrlPattern
+from lictor.formats.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        (
+            "urn:x1:tool:a",
+            ["urn:x1:tool:a"],
+            ["urn:x1:tool:ab", "urn:x1:tool", "urn:x1:tool:a#tools/b", "URN:x1:tool:a"],
+        ),
+        ("urn:x1:tool:a*", ["urn:x1:tool:a", "urn:x1:tool:ab", "urn:x1:tool:a#tools/b"], ["urn:x1:tool:b"]),
+        (
+            "urn:x1:t:a#tools/*",
+            ["urn:x1:t:a#tools/b", "urn:x1:t:a#tools/b/c"],
+            ["urn:x1:t:a", "urn:x1:t:a#prompts/get"],
+        ),
+        (
+            "https://a.example/x",
+            ["https://a.example/x"],
+            ["https://a.example/x/", "https://a.example/", "http://a.example/x"],
+        ),
+        ("https://a.example/", ["https://a.example/"], ["https://a.example/x", "https://a.example:444/"]),
+        ("https://A.example:443/%7ex", ["https://a.example/~x"], []),
+        ("https://a.example:444/x", ["https://a.example:444/x"], ["https://a.example/x"]),
+        (
+            "https://a.example/**",
+            ["https://a.example/", "https://a.example/x", "https://a.example/x/y/", "https://a.example/x%2Fy"],
+            ["https://b.example/", "http://a.example/", "https://x.a.example/", "https://a.example.evil.com/"],
+        ),
+        (
+            "https://a.example/x/**",
+            ["https://a.example/x/", "https://a.example/x/y"],
+            ["https://a.example/x", "https://a.example/xy", "https://a.example/x%2Fy"],
+        ),
+        (
+            "https://a.example/*/y",
+            ["https://a.example/x/y", "https://a.example/y/y"],
+            ["https://a.example/y", "https://a.example/x/z/y", "https://a.example/x%2Fz/y", "https://a.example/x/y/"],
+        ),
+        (
+            "https://a.example/f-*.json",
+            ["https://a.example/f-1.json", "https://a.example/f-.json"],
+            ["https://a.example/f.json", "https://a.example/f-1.jsonx", "https://a.example/f-%2F.json"],
+        ),
+        ("https://a.example/*", ["https://a.example/x"], ["https://a.example/", "https://a.example/x/y"]),
+        (
+            "https://*.a.example/x",
+            ["https://b.a.example/x", "https://c.b.a.example/x"],
+            [
+                "https://a.example/x",
+                "https://ba.example/x",
+                "https://b.a.example:444/x",
+                "https://a.example.evil.com/x",
+            ],
+        ),
+        ("https://*.a.example:444/**", ["https://b.a.example:444/x"], ["https://b.a.example/x"]),
+        ("http://127.0.0.1:8080/**", ["http://127.0.0.1:8080/x"], ["http://127.0.0.1/x"]),
+        ("https://[2001:DB8::1]/x", ["https://[2001:db8::1]/x"], ["https://[2001:db8::2]/x"]),
+        ("wss://a.example/s", ["wss://a.example/s"], ["https://a.example/s"]),
+    ],
+)
+def test_what_a_pattern_matches(pattern: str, matching: list[str], others: list[str]) -> None:
+    allowed = AllowSet([pattern, "urn:other:x", "https://unrelated.example/**"])
+    assert [target for target in matching if not allowed.matches(target)] == []
+    assert [target for target in others if allowed.matches(target)] == []
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "",
+        "*",
+        "**",
+        "urn:*",
+        "urn:x*",
+        "urn:x1:",
+        "urn:x1:a*b",
+        "urn:x1:*a*",
+        "urn:x1:**",
+        "urn:x1:a b",
+        "urn:x1:a#b#c",
+        "urn:x1:ä",
+        "URN:x1:a",
+        "urn:x1:a\n",
+        "http*://a.example/",
+        "*://a.example/",
+        "ftp://a.example/",
+        "HTTPS://a.example/",
+        "//a.example/",
+        "a.example",
+        "https://",
+        "https:///x",
+        "https://a.example",
+        "https://*/",
+        "https://*./",
+        "https://**.a.example/",
+        "https://*a.example/",
+        "https://*.com/",
+        "https://*.localhost/",
+        "https://*.co.uk/",
+        "https://*.com.au/",
+        "https://*.0.0.1/",
+        "https://*.127.0.0.1/",
+        "https://*.[::1]/",
+        "https://*.a.*.example/",
+        "https://a.*/",
+        "https://a.example.:443/",
+        "https://a.example:*/",
+        "https://a.example:0/",
+        "https://user@a.example/",
+        "https://a.example/x?y=*",
+        "https://a.example/x#y",
+        "https://a.example/**/x",
+        "https://a.example/x**",
+        "https://a.example/***",
+        "https://a.example/a*b*c",
+        "https://a.example/%2a",
+        "https://a.example/../x",
+        "https://a.example//x",
+        "https://a.example/x y",
+        "https://bücher.example/",
+    ],
+)
+def test_a_bad_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(UsageError):
+        AllowSet(["urn:x1:good", pattern])
+
+
+def test_hosts_that_only_look_like_public_suffixes_may_have_a_star() -> None:
+    for pattern in ("https://*.example.co.uk/", "https://*.foo.uk/", "https://*.co.example.com/"):
+        AllowSet([pattern])
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("/a/b", "exact"),
+        ("/a/bx", "b*"),
+        ("/a/x", "star"),
+        ("/a/x/y", "rest of a"),
+        ("/x", "rest"),
+        ("/a/b/", "rest of a"),
+    ],
+)
+def test_the_most_specific_pattern_wins(path: str, value: str) -> None:
+    urls: UrlMap[str] = UrlMap()
+    patterns = {"/**": "rest", "/a/**": "rest of a", "/a/*": "star", "/a/b*": "b*", "/a/b": "exact"}
+    for text, name in patterns.items():
+        assert urls.add(UrlPattern.parse("https://h.example" + text), name) is None
+    assert urls.find("https", "h.example", path) == value
+
+
+def test_a_dead_end_does_not_hide_a_wider_pattern() -> None:
+    allowed = AllowSet(["https://h.example/a/b/c", "https://h.example/*/b/d", "https://h.example/a/x/y/**"])
+    assert allowed.matches("https://h.example/a/b/d")
+
+
+def test_the_host_as_written_comes_before_the_longest_suffix() -> None:
+    urls: UrlMap[str] = UrlMap()
+    for host in ("*.x.example", "*.b.x.example", "a.b.x.example"):
+        urls.add(UrlPattern.parse(f"https://{host}/**"), host)
+    assert urls.find("https", "a.b.x.example", "/") == "a.b.x.example"
+    assert urls.find("https", "c.b.x.example", "/") == "*.b.x.example"
+    assert urls.find("https", "c.x.example", "/") == "*.x.example"
+    assert urls.find("https", "x.example", "/") is None
+
+
+def test_the_same_pattern_twice_keeps_the_first_value() -> None:
+    urls: UrlMap[int] = UrlMap()
+    assert urls.add(UrlPattern.parse("https://h.example/a/*"), 1) is None
+    assert urls.add(UrlPattern.parse("https://H.example:443/a/*"), 2) == 1
+    assert urls.find("https", "h.example", "/a/x") == 1
+
+
+_short = st.text("ab:", max_size=4)
+
+
+@given(st.lists(_short, max_size=8), _short)
+def test_prefix_set_is_any_startswith(prefixes: list[str], text: str) -> None:
+    assert PrefixSet(prefixes).matches(text) == any(text.startswith(prefix) for prefix in prefixes)
+
+
+_segments = st.lists(st.sampled_from(["a", "b", "ab", "ba", "aab"]), min_size=1, max_size=4)
+_pattern_segments = st.lists(st.sampled_from(["a", "b", "*", "a*", "*b", "a*b"]), min_size=1, max_size=4)
+
+
+def _slow_match(pattern: list[str], path: list[str]) -> bool:
+    def one(glob: str, segment: str) -> bool:
+        head, star, tail = glob.partition("*")
+        if not star:
+            return glob == segment
+        return len(segment) >= len(head) + len(tail) and segment.startswith(head) and segment.endswith(tail)
+
+    return len(pattern) == len(path) and all(map(one, pattern, path))
+
+
+@given(st.lists(_pattern_segments, min_size=1, max_size=6), _segments)
+def test_the_tree_agrees_with_matching_one_by_one(patterns: list[list[str]], path: list[str]) -> None:
+    allowed = AllowSet("https://h.example/" + "/".join(pattern) for pattern in patterns)
+    assert allowed.matches("https://h.example/" + "/".join(path)) == any(_slow_match(p, path) for p in patterns)
+
+
+def test_may_match_authority() -> None:
+    allowed = AllowSet(["https://a.example/x", "https://*.b.example:8443/**", "urn:x1:a"])
+    assert allowed.may_match_authority("a.example", 443)
+    assert allowed.may_match_authority("x.y.b.example", 8443)
+    for host, port in (
+        ("a.example", 80),
+        ("b.example", 8443),
+        ("x.b.example", 443),
+        ("x.a.example", 443),
+        ("example", 1),
+    ):
+        assert not allowed.may_match_authority(host, port)
+
+
+def test_may_match_urn() -> None:
+    allowed = AllowSet(["urn:x1:a", "urn:x1:b#tools/c", "urn:x1:d#tools/*", "urn:x1:e*"])
+    for urn in ("urn:x1:a", "urn:x1:b", "urn:x1:d", "urn:x1:e", "urn:x1:ef"):
+        assert allowed.may_match_urn(urn)
+    for urn in ("urn:x1:c", "urn:x1:bb", "urn:x1"):
+        assert not allowed.may_match_urn(urn)
+
+
+def test_the_cost_does_not_grow_with_the_list() -> None:
+    """A linear scan of 20,000 patterns would be slower by far more than 20 times."""
+
+    def patterns(n: int) -> list[str]:
+        kinds = (
+            "urn:x1:t{}",
+            "urn:x1:p{}-*",
+            "https://h{}.example/x",
+            "https://*.h{}.example/**",
+            "https://h.example/a{}*z/b",
+        )
+        return [kind.format(i) for i in range(n) for kind in kinds]
+
+    targets = ("urn:x1:none", "https://no.h1x.example/a/b", "https://h.example/a1x/b", "https://h.example/a12z/b")
+    small, large = AllowSet(patterns(4)), AllowSet(patterns(4000))
+
+    def cost(allowed: AllowSet) -> float:
+        return min(timeit.repeat(lambda: [allowed.matches(target) for target in targets], number=50, repeat=7))
+
+    assert cost(large) < 20 * cost(small)
