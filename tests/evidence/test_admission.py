@@ -1,0 +1,200 @@
+"""Delegations that come in: what is taken up and what is refused, each refusal with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lictor.evidence import admission, bet, ect
+from lictor.evidence.admission import ReplayMemory, examine
+from lictor.evidence.claims import KeyResolver, new_id
+from lictor.evidence.entry import InboundDraft
+from lictor.evidence.store import NodeRow
+from lictor.formats.keys import KeySigner
+
+PEER, AGENT_A, AGENT_B = (
+    "spiffe://example.test/monitor/one",
+    "spiffe://example.test/agent/a",
+    "spiffe://example.test/agent/b",
+)
+ACCEPTED = {AGENT_B, "spiffe://example.test/monitor/two"}
+NOW = 1_790_000_000.5
+WID = new_id()
+
+
+@pytest.fixture
+def node(signer: KeySigner) -> ect.Minted:
+    return mint(signer)
+
+
+def mint(signer: KeySigner, **changes: Any) -> ect.Minted:
+    given = {"issuer": PEER, "subject": AGENT_A, "audience": (AGENT_B,), "wid": WID, "parents": (), "now": NOW}
+    return ect.mint(signer, **{**given, **changes})
+
+
+def evidence(signer: KeySigner, node: ect.Minted, **changes: Any) -> str:
+    claims = {
+        "iss": PEER,
+        "sub": AGENT_A,
+        "aud": [AGENT_B],
+        "iat": int(NOW),
+        "exp": int(NOW) + 3600,
+        "jti": new_id(),
+        "wid": node.wid,
+        "exec_act": "behavioral_verification",
+        "pred": [node.jti],
+        "bhv_policy": "urn:p",
+        "bhv_result": "pass",
+        "bhv_evidence": bet.EMPTY_EVIDENCE,
+        "bhv_window": {"start": NOW - 1, "end": NOW},
+    }
+    return bet.issue({**claims, **changes}, signer)
+
+
+@pytest.fixture
+def ask(keys: KeyResolver) -> Callable[..., InboundDraft]:
+    def ask(lines: list[str], bets: list[str], **changes: Any) -> InboundDraft:
+        given: dict[str, Any] = {
+            "agent_id": AGENT_B,
+            "peer_id": PEER,
+            "action_target": AGENT_B,
+            "action_parameters": {"method": "POST"},
+            "traceparent": None,
+            "resolve": keys,
+            "accepted": ACCEPTED,
+            "now": NOW,
+        }
+        return examine(execution_context=lines, behavioral_evidence=bets, **{**given, **changes})
+
+    return ask
+
+
+Ask = Callable[..., InboundDraft]
+
+
+def test_a_good_one(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
+    token = evidence(signer, node)
+    draft = ask([node.token], [token])
+    assert (draft.decision, draft.reason, draft.detail, draft.wid) == ("allow", "allowed", "", WID)
+    assert [(p["jti"], p["agent_id"], p["issuer"], p["token"]) for p in draft.parents] == [
+        (node.jti, AGENT_A, PEER, node.token)
+    ]
+    assert [(e["policy"], e["result"]) for e in draft.evidence] == [("urn:p", "pass")]
+    assert draft.action_parameters == {"method": "POST"}
+
+
+def test_two_parents_in_one_combined_line(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
+    other = mint(signer)
+    draft = ask([f"{node.token}, {other.token}"], [evidence(signer, node), evidence(signer, other)])
+    assert [parent["jti"] for parent in draft.parents] == [node.jti, other.jti]
+
+
+def test_lines_of_other_issuers_are_counted_not_relied_on(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
+    foreign = mint(signer, issuer="spiffe://example.test/monitor/three", audience=("spiffe://elsewhere/x",))
+    draft = ask([foreign.token, node.token], [evidence(signer, node)])
+    assert (draft.decision, len(draft.parents)) == ("allow", 1)
+    assert draft.action_parameters["foreign_lines"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "detail"),
+    [
+        pytest.param({"audience": (AGENT_A,)}, "ect_invalid", "not for us", id="aud"),
+        pytest.param({"now": NOW - 901}, "ect_invalid", "expired", id="expired"),
+        pytest.param({"now": NOW + 35}, "ect_invalid", "from the future", id="future"),
+        pytest.param({"issuer": "spiffe://example.test/monitor/x"}, "ect_missing", "issued by the peer", id="issuer"),
+    ],
+)
+def test_a_bad_node(
+    ask: Ask, signer: KeySigner, node: ect.Minted, change: dict[str, Any], reason: str, detail: str
+) -> None:
+    draft = ask([mint(signer, **change).token], [evidence(signer, node)])
+    assert (draft.decision, draft.reason, draft.parents, draft.evidence) == ("deny", reason, (), ())
+    assert detail in draft.detail
+
+
+@pytest.mark.parametrize("lines", [[], ["x"], ["a.b.c"], ["\x00"]])
+def test_no_node(ask: Ask, signer: KeySigner, node: ect.Minted, lines: list[str]) -> None:
+    draft = ask(lines, [evidence(signer, node)])
+    assert (draft.decision, draft.reason) == ("deny", "ect_invalid" if lines else "ect_missing")
+
+
+def test_a_bet_posing_as_a_node(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
+    token = evidence(signer, node)
+    draft = ask([token], [token])
+    assert (draft.reason, "expected exec+jwt or wimse-exec+jwt" in draft.detail) == ("ect_invalid", True)
+
+
+def test_a_node_posing_as_a_bet(ask: Ask, node: ect.Minted) -> None:
+    draft = ask([node.token], [node.token])
+    assert (draft.reason, "expected bet+jwt" in draft.detail) == ("bet_invalid", True)
+
+
+def test_nodes_of_two_workflows(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
+    draft = ask([node.token, mint(signer, wid=new_id()).token], [evidence(signer, node)])
+    assert (draft.reason, "different workflows" in draft.detail) == ("ect_invalid", True)
+
+
+def test_one_node_twice(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
+    assert ask([node.token, node.token], [evidence(signer, node)]).reason == "ect_invalid"
+
+
+def test_no_evidence(ask: Ask, node: ect.Minted) -> None:
+    assert ask([node.token], []).reason == "bet_missing"
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        pytest.param({"aud": [AGENT_A]}, "not for us", id="aud"),
+        pytest.param({"exp": int(NOW) - 1, "iat": int(NOW) - 2}, "expired", id="expired"),
+        pytest.param({"sub": AGENT_B}, "is about", id="another agent"),
+        pytest.param({"wid": new_id()}, "of the workflow", id="another workflow"),
+        pytest.param({"pred": [new_id()]}, "did not come along", id="another node"),
+        pytest.param({"iss": "spiffe://example.test/monitor/x"}, "no key", id="another issuer"),
+    ],
+)
+def test_bad_evidence(ask: Ask, signer: KeySigner, node: ect.Minted, changes: dict[str, Any], detail: str) -> None:
+    draft = ask([node.token], [evidence(signer, node), evidence(signer, node, **changes)])
+    assert (draft.decision, draft.reason) == ("deny", "bet_invalid")
+    assert detail in draft.detail
+
+
+def test_too_many_lines(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
+    assert ask([node.token] * 17, [evidence(signer, node)]).reason == "ect_invalid"
+    assert ask([node.token], [evidence(signer, node)] * 17).reason == "bet_invalid"
+
+
+def row(jti: str, iat: float, origin: Any = "received") -> NodeRow:
+    return NodeRow(jti, WID, AGENT_A, PEER, iat, (), "token", origin)
+
+
+def test_replay_is_scoped_by_workflow_and_all_or_nothing() -> None:
+    memory = ReplayMemory([], NOW)
+    assert memory.take([(WID, "a")], NOW) is None
+    assert "a was taken before" in str(memory.take([(WID, "b"), (WID, "a")], NOW))
+    assert memory.take([("other", "a"), (WID, "b")], NOW) is None
+
+
+def test_replay_memory_lasts_as_long_as_the_token_could_be_accepted() -> None:
+    memory = ReplayMemory([], NOW)
+    memory.take([(WID, "a")], NOW)
+    assert memory.take([(WID, "a")], NOW + 30 + 900 + 30) is not None
+    assert memory.take([(WID, "a")], NOW + 961) is None
+
+
+def test_replay_memory_survives_a_restart() -> None:
+    stored = [row("old", NOW - 931), row("new", NOW - 929), row("minted", NOW, "minted")]
+    memory = ReplayMemory(stored, NOW)
+    assert memory.take([(WID, "new")], NOW) is not None
+    assert memory.take([(WID, "old"), (WID, "minted")], NOW) is None
+
+
+def test_a_full_replay_memory_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_REMEMBERED", 1)
+    memory = ReplayMemory([], NOW)
+    assert memory.take([(WID, "a")], NOW) is None
+    assert "could not be told from a replay" in str(memory.take([(WID, "b")], NOW))
+    assert memory.take([(WID, "b")], NOW + 1000) is None

@@ -1,0 +1,221 @@
+"""Which node an action belongs to: asserted, traced, inferred, root; continuation, joins, and what ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from lictor.evidence import lineage
+from lictor.evidence.claims import new_id
+from lictor.evidence.ect import Minted
+from lictor.evidence.lineage import Lineage, trace_id
+
+T1 = "00-12345678901234567890123456789012-1234567890123456-01"
+T2 = "00-22345678901234567890123456789012-1234567890123456-01"
+W1, W2 = new_id(), new_id()
+PEER = "spiffe://example.test/monitor/two"
+
+
+class Mint:
+    """Mints nodes at `now` and keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.made: dict[str, tuple[Minted, tuple[str, ...], Mapping[str, Any] | None]] = {}
+
+    def __call__(
+        self, wid: str, parents: tuple[str, ...], audience: tuple[str, ...] = (), ext: Mapping[str, Any] | None = None
+    ) -> Minted:
+        jti = new_id()
+        node = Minted(jti, wid, int(self.now), parents, f"token.{jti}.x")
+        self.made[jti] = (node, audience, ext)
+        return node
+
+
+@pytest.fixture
+def mint() -> Mint:
+    return Mint()
+
+
+@pytest.fixture
+def of(mint: Mint) -> Lineage:
+    return Lineage(mint)
+
+
+def arrive(of: Lineage, mint: Mint, wid: str, line: str = "caller", trace: str | None = None) -> Minted:
+    node = mint(wid, (new_id(),))
+    of.open(node, [line], trace, PEER, mint.now)
+    return node
+
+
+def test_own_work_has_one_workflow_while_it_lasts(of: Lineage, mint: Mint) -> None:
+    first, second = of.place([], None, 1000.0), of.place([], T1, 1300.0)
+    assert first == second
+    assert first.how == "root"
+    assert mint.made[first.node][0].parents == ()
+
+
+def test_a_node_that_is_not_fresh_is_continued(of: Lineage, mint: Mint) -> None:
+    first = of.place([], None, 1000.0)
+    mint.now = 1301.0
+    second = of.place([], None, mint.now)
+    assert (second.wid, second.how) == (first.wid, "root")
+    assert mint.made[second.node][0].parents == (first.node,)
+    assert of.place([], None, mint.now) == second
+
+
+def test_work_after_an_idle_stretch_is_a_new_workflow(of: Lineage, mint: Mint) -> None:
+    first = of.place([], None, 1000.0)
+    mint.now = 1901.0
+    second = of.place([], None, mint.now)
+    assert second.wid != first.wid
+    assert mint.made[second.node][0].parents == ()
+
+
+def test_a_workflow_ends_before_it_has_too_many_ancestors(
+    of: Lineage, mint: Mint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lineage, "MAX_ANCESTORS", 6)
+    wids = []
+    for _ in range(7):
+        wids.append(of.place([], None, mint.now).wid)
+        mint.now += 301
+    assert len(set(wids)) == 3
+    assert [wids.count(wid) for wid in dict.fromkeys(wids)] == [3, 3, 1]
+
+
+def test_each_delegation_has_a_node_of_its_own(of: Lineage, mint: Mint) -> None:
+    place = of.place([], None, 1000.0)
+    one, two = of.delegate(place, (PEER,)), of.delegate(place, (PEER,))
+    assert one.jti != two.jti
+    assert one.parents == two.parents == (place.node,)
+    assert one.wid == place.wid
+    assert mint.made[one.jti][1] == (PEER,)
+
+
+def test_the_one_open_delegation_is_inferred(of: Lineage, mint: Mint) -> None:
+    node = arrive(of, mint, W1)
+    place = of.place([], None, 1000.0)
+    assert (place.wid, place.node, place.how) == (W1, node.jti, "inferred")
+
+
+@pytest.mark.parametrize("line", ["own", "caller", "joined by a comma"])
+def test_what_the_agent_asserts_goes_first(of: Lineage, mint: Mint, line: str) -> None:
+    arrive(of, mint, W1, "other", T1)
+    node = arrive(of, mint, W2, "mine", T2)
+    lines = {"own": [node.token], "caller": ["mine"], "joined by a comma": [f"x , {node.token}"]}[line]
+    place = of.place(lines, T1, 1000.0)
+    assert (place.wid, place.node, place.how) == (W2, node.jti, "asserted")
+
+
+def test_the_agent_may_assert_its_own_work(of: Lineage, mint: Mint) -> None:
+    own = of.place([], None, 1000.0)
+    arrive(of, mint, W1)
+    token = mint.made[own.node][0].token
+    assert of.place([token], None, 1000.0).node == own.node
+    assert of.place([token], None, 1000.0).how == "asserted"
+
+
+def test_a_made_up_line_names_nothing(of: Lineage, mint: Mint) -> None:
+    node = arrive(of, mint, W1)
+    place = of.place(["forged", node.token + "x"], None, 1000.0)
+    assert (place.node, place.how) == (node.jti, "inferred")
+
+
+def test_the_trace_goes_before_what_is_merely_open(of: Lineage, mint: Mint) -> None:
+    node = arrive(of, mint, W1, "a", T1)
+    arrive(of, mint, W2, "b", T2)
+    place = of.place([], T1.replace("1234567890123456-01", "aaaaaaaaaaaaaaaa-00"), 1000.0)
+    assert (place.node, place.how) == (node.jti, "traced")
+
+
+def test_several_open_ones_of_a_workflow_are_joined(of: Lineage, mint: Mint) -> None:
+    nodes = [arrive(of, mint, W1, str(n)) for n in range(3)]
+    place = of.place([], None, 1000.0)
+    node, _, ext = mint.made[place.node]
+    assert (place.wid, place.how, ext) == (W1, "inferred", None)
+    assert node.parents == tuple(n.jti for n in nodes)
+    assert of.place([], None, 1000.0) == place
+    nodes.append(arrive(of, mint, W1, "3"))
+    assert mint.made[of.place([], None, 1000.0).node][0].parents == tuple(n.jti for n in nodes)
+
+
+def test_a_join_names_open_ones_of_other_workflows(of: Lineage, mint: Mint) -> None:
+    one, two = arrive(of, mint, W1, "a"), arrive(of, mint, W2, "b")
+    place = of.place([], None, 1000.0)
+    node, _, ext = mint.made[place.node]
+    assert (node.wid, node.parents) == (W2, (two.jti,))
+    assert ext == {"also": [f"{W1}/{one.jti}"]}
+
+
+def test_a_join_has_no_more_predecessors_than_a_node_may_have(of: Lineage, mint: Mint) -> None:
+    nodes = [arrive(of, mint, W1, str(n)) for n in range(120)]
+    assert mint.made[of.place([], None, 1000.0).node][0].parents == tuple(n.jti for n in nodes[-100:])
+
+
+def test_what_is_finished_is_named_no_longer(of: Lineage, mint: Mint) -> None:
+    node = arrive(of, mint, W1, "a", T1)
+    of.finish(node.jti)
+    of.finish(node.jti)
+    assert of.place([node.token, "a"], T1, 1000.0).how == "root"
+    assert of.response(node.jti, 1000.0) is None
+
+
+def test_the_response_carries_a_fresh_node(of: Lineage, mint: Mint) -> None:
+    node = arrive(of, mint, W1)
+    assert of.response(node.jti, 1000.0) == (node, PEER)
+    mint.now = 5000.0
+    found = of.response(node.jti, mint.now)
+    assert found is not None
+    assert (found[0].wid, found[0].parents) == (W1, (node.jti,))
+    assert mint.made[found[0].jti][1] == (PEER,)
+    assert of.place([node.token], None, mint.now).node == found[0].jti
+
+
+def test_a_long_task_continues_its_node(of: Lineage, mint: Mint) -> None:
+    node = arrive(of, mint, W1)
+    mint.now = 2500.0
+    place = of.place([], None, mint.now)
+    assert (place.wid, mint.made[place.node][0].parents) == (W1, (node.jti,))
+
+
+def test_too_many_open_ones_push_out_the_oldest(of: Lineage, mint: Mint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lineage, "MAX_OPEN", 2)
+    first = arrive(of, mint, W1)
+    arrive(of, mint, W1)
+    node = mint(W1, ())
+    assert of.open(node, [], None, PEER, 1000.0) == first.jti
+    assert of.response(first.jti, 1000.0) is None
+
+
+def test_tokens_of_a_long_strand_do_not_pile_up(of: Lineage, mint: Mint) -> None:
+    node = arrive(of, mint, W1)
+    for _ in range(300):
+        mint.now += 301
+        of.place([], None, mint.now)
+    assert len(of._by_token) <= 100
+    of.finish(node.jti)
+    assert not of._by_token
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (T1, True),
+        (T1[:-2] + "ff", True),
+        ("cc" + T1[2:] + "-what-ever", True),
+        (T1 + "-x", False),
+        ("ff" + T1[2:], False),
+        (T1.replace("12345678901234567890123456789012", "0" * 32), False),
+        (T1.replace("-1234567890123456-", "-" + "0" * 16 + "-"), False),
+        (T1[:-1], False),
+        (T1.replace("12345678901234567890123456789012", "ABCDEFABCDEFABCDEFABCDEFABCDEFAB"), False),
+        (T1 + "\n", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_traceparent(value: str | None, found: bool) -> None:
+    assert (trace_id(value) is not None) is found
