@@ -1,0 +1,166 @@
+import timeit
+from collections.abc import Sequence
+from typing import Any
+
+from lictor.bindings.catalog import Catalog, Target
+from lictor.bindings.model import Action, ActionType, Behavior, Binding, Verdict
+from lictor.bindings.policy import Policy
+
+ALICE, BOB = "spiffe://example.org/agent/alice", "spiffe://example.org/agent/bob"
+MCP = Target("urn:example:tool:calc", "tool", ("https://t.example/mcp",), "mcp")
+ROWS = Target("urn:example:ds:rows", "data_source", ("https://d.example/**",))
+CATALOG = Catalog([MCP, ROWS])
+
+
+def behavior(name: str, types: Sequence[str], values: Sequence[str], **more: Any) -> Behavior:
+    criteria = {"type": "allowlist", "values": list(values)}
+    return Behavior(name, "", frozenset(ActionType(text) for text in types), criteria, **more)
+
+
+def binding(name: str, *behaviors: Behavior, subjects: tuple[str, ...] = ()) -> Binding:
+    return Binding(
+        f"urn:example:policy:{name}", "1.0.0", subjects, behaviors, "continuous", "enforce", f"digest-{name}", {}
+    )
+
+
+def judged(policy: Policy, type_: str, target: str, agent: str = ALICE) -> tuple[str, str, list[tuple[str, str]]]:
+    decision = policy.judge(Action(agent, ActionType(type_), target))
+    spoke = [(result.behavior_id, result.result) for result in decision.behaviors]
+    return decision.verdict.value, decision.reason, spoke
+
+
+TOOLS = behavior("tools", ["tool_call"], [MCP.urn, MCP.urn + "#tools/add"])
+DATA = behavior("data", ["data_source_access"], [ROWS.urn])
+
+
+def test_what_satisfies_is_allowed_and_names_the_behavior() -> None:
+    policy = Policy([binding("p", TOOLS, DATA)], CATALOG)
+    assert judged(policy, "tool_call", MCP.urn + "#tools/add") == ("allow", "allowed", [("tools", "pass")])
+    assert judged(policy, "data_source_access", ROWS.urn) == ("allow", "allowed", [("data", "pass")])
+    (result,) = policy.judge(Action(ALICE, ActionType.TOOL_CALL, MCP.urn)).behaviors
+    assert (result.policy_id, result.version, result.binding) == ("urn:example:policy:p", "1.0.0", "digest-p")
+
+
+def test_what_does_not_is_denied_with_a_hint_that_keeps_the_policy_secret() -> None:
+    policy = Policy([binding("p", TOOLS)], CATALOG)
+    assert judged(policy, "tool_call", MCP.urn + "#tools/rm") == ("deny", "not_in_allowlist", [("tools", "fail")])
+    hint = policy.judge(Action(ALICE, ActionType.TOOL_CALL, "urn:example:other")).hint
+    assert hint
+    assert "urn:" not in hint
+
+
+def test_default_deny() -> None:
+    for policy in (Policy([], CATALOG), Policy([binding("p", TOOLS)], CATALOG)):
+        assert judged(policy, "http_request", "https://a.example/") == ("deny", "default_deny", [])
+    nobody = Policy([binding("p", TOOLS, subjects=(BOB,))], CATALOG)
+    assert judged(nobody, "tool_call", MCP.urn) == ("deny", "default_deny", [])
+
+
+def test_every_behavior_of_every_binding_must_be_satisfied() -> None:
+    narrow = behavior("narrow", ["tool_call"], [MCP.urn])
+    policy = Policy([binding("p", TOOLS), binding("q", narrow)], CATALOG)
+    assert judged(policy, "tool_call", MCP.urn) == ("allow", "allowed", [("tools", "pass"), ("narrow", "pass")])
+    expected = ("deny", "not_in_allowlist", [("tools", "pass"), ("narrow", "fail")])
+    assert judged(policy, "tool_call", MCP.urn + "#tools/add") == expected
+
+
+def test_a_binding_judges_its_subjects_only() -> None:
+    for_bob = binding("q", behavior("narrow", ["tool_call"], []), subjects=("spiffe://example.org/agent/bob",))
+    policy = Policy([binding("p", TOOLS), for_bob], CATALOG)
+    assert judged(policy, "tool_call", MCP.urn)[0] == "allow"
+    assert judged(policy, "tool_call", MCP.urn, BOB)[0] == "deny"
+    assert [b.policy_id for b in policy.policies_for(ALICE)] == ["urn:example:policy:p"]
+    assert [b.policy_id for b in policy.policies_for(BOB)] == ["urn:example:policy:p", "urn:example:policy:q"]
+
+
+def test_flag_lets_pass_and_says_fail() -> None:
+    flagging = behavior("watch", ["tool_call"], [], on_violation="flag")
+    policy = Policy([binding("p", flagging)], CATALOG)
+    assert judged(policy, "tool_call", MCP.urn) == ("flag", "not_in_allowlist", [("watch", "fail")])
+    assert policy.judge(Action(ALICE, ActionType.TOOL_CALL, MCP.urn)).allowed
+
+
+def test_deny_beats_flag_whatever_the_order() -> None:
+    flagging, denying = behavior("f", ["tool_call"], [], on_violation="flag"), behavior("d", ["tool_call"], [])
+    for behaviors in ((flagging, denying), (denying, flagging)):
+        policy = Policy([binding("p", *behaviors)], CATALOG)
+        decision = policy.judge(Action(ALICE, ActionType.TOOL_CALL, MCP.urn))
+        assert (decision.verdict, decision.allowed, decision.reason) == (Verdict.DENY, False, "not_in_allowlist")
+        assert {result.result for result in decision.behaviors} == {"fail"}
+
+
+def test_two_bindings_of_one_id_are_both_judged() -> None:
+    """The registry refuses them; if they come here all the same, neither may hide the other."""
+    loose, tight = binding("p", TOOLS), binding("p", behavior("tools", ["tool_call"], []))
+    for bindings in ((loose, tight), (tight, loose)):
+        assert judged(Policy(bindings, CATALOG), "tool_call", MCP.urn)[0] == "deny"
+
+
+WEB = behavior("web", ["http_request"], ["https://w.example/docs/**", "https://*.x.example:8443/"])
+
+
+def test_the_host_alone_decides_where_nothing_there_can_be_allowed() -> None:
+    policy = Policy([binding("p", TOOLS, WEB)], CATALOG)
+    for host, port in (("evil.example", 443), ("w.example", 8443), ("x.example", 8443), ("d.example", 443)):
+        decision = policy.judge_authority(ALICE, host, port)
+        assert decision is not None
+        assert decision.verdict is Verdict.DENY
+        assert decision.reason == "not_in_allowlist"
+        assert [result.result for result in decision.behaviors] == ["fail"]
+        assert decision.hint
+
+
+def test_the_host_alone_does_not_decide_where_something_may_be_allowed() -> None:
+    policy = Policy([binding("p", TOOLS, WEB)], CATALOG)
+    for host, port in (("w.example", 443), ("a.x.example", 8443), ("t.example", 443)):
+        assert policy.judge_authority(ALICE, host, port) is None
+
+
+def test_the_host_of_an_agent_without_bindings_is_denied_by_default() -> None:
+    decision = Policy([binding("p", WEB, subjects=(BOB,))], CATALOG).judge_authority(ALICE, "w.example", 443)
+    assert decision is not None
+    assert decision.reason == "default_deny"
+
+
+def test_a_fragment_or_a_prefix_opens_the_host_of_its_target() -> None:
+    for value in (MCP.urn + "#tools/add", MCP.urn + "#tools/*", "urn:example:tool:*"):
+        policy = Policy([binding("p", behavior("t", ["tool_call"], [value]))], CATALOG)
+        assert policy.judge_authority(ALICE, "t.example", 443) is None
+
+
+def test_one_binding_that_closes_a_host_closes_it() -> None:
+    policy = Policy([binding("p", WEB), binding("q", behavior("none", ["http_request"], []))], CATALOG)
+    decision = policy.judge_authority(ALICE, "w.example", 443)
+    assert decision is not None
+    assert [result.behavior_id for result in decision.behaviors] == ["none"]
+
+
+def test_flagging_never_closes_a_host() -> None:
+    policy = Policy([binding("p", behavior("f", ["http_request"], [], on_violation="flag"))], CATALOG)
+    assert policy.judge_authority(ALICE, "anything.example", 443) is None
+
+
+def test_where_the_host_decides_no_request_there_would_be_allowed() -> None:
+    policy = Policy([binding("p", TOOLS, WEB, DATA)], CATALOG)
+    urls = (
+        "https://w.example/docs/a",
+        "https://w.example/",
+        "https://a.x.example:8443/",
+        "https://evil.example/docs/a",
+    )
+    for url in urls:
+        host, _, port = url.removeprefix("https://").partition("/")[0].partition(":")
+        closed = policy.judge_authority(ALICE, host, int(port or 443)) is not None
+        if closed:
+            assert judged(policy, "http_request", url)[0] == "deny"
+
+
+def test_the_cost_does_not_grow_with_the_bindings_of_others() -> None:
+    others = [binding(f"o{i}", TOOLS, subjects=(f"spiffe://example.org/agent/o{i}",)) for i in range(3000)]
+    action = Action(ALICE, ActionType.TOOL_CALL, MCP.urn)
+
+    def cost(policy: Policy) -> float:
+        assert policy.judge(action).allowed
+        return min(timeit.repeat(lambda: policy.judge(action), number=200, repeat=7))
+
+    assert cost(Policy([*others, binding("p", TOOLS)], CATALOG)) < 20 * cost(Policy([binding("p", TOOLS)], CATALOG))
