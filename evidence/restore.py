@@ -44,14 +44,13 @@ def _open_windows(stored: Reader, policies: Policies) -> dict[str, AgentWindows]
 
 
 def _take_in(windows: AgentWindows, seq: int, data: bytes, entry: dict[str, Any]) -> None:
-    since = AgentWindows([window for window in windows.open if window.first_seq <= seq], 0.0)
     windows.wid, windows.node = entry["wid"], entry["node"]
     if not needs_judgement(entry):
-        since.note(seq, data)
+        windows.note(seq, data)
         return
-    since.action(seq, data, entry["behaviors"], entry["decision"])
+    windows.action(seq, data, entry["behaviors"], entry["decision"])
     for said in entry["behaviors"]:
-        window = since.get(said["policy_id"])
-        if window is not None and said["binding"] != window.policy.digest:
+        window = windows.get(said["policy_id"])
+        if window is not None and window.first_seq <= seq and said["binding"] != window.policy.digest:
             severities = window.policy.severities
             window.policy = PolicyInfo(said["policy_id"], said["version"], said["binding"], severities)

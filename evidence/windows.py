@@ -133,11 +133,17 @@ class AgentWindows:
     def note(self, seq: int, data: bytes) -> None:
         """Take in an entry that needs no judgement: an outcome, or a delegation from elsewhere."""
         for window in self.open:
-            window.add(seq, data)
+            if window.first_seq <= seq:
+                window.add(seq, data)
 
     def action(self, seq: int, data: bytes, behaviors: Iterable[Mapping[str, Any]], decision: str) -> list[Window]:
-        """Take in an action with what the behaviors said of it; the windows in which it is a violation."""
-        for window in self.open:
+        """Take in an action with what the behaviors said of it; the windows in which it is a violation.
+
+        Windows that began later (when a log is taken up again) are left alone. A verdict of a policy that has no window
+        here counts as none.
+        """
+        open_then = [window for window in self.open if window.first_seq <= seq]
+        for window in open_then:
             window.add(seq, data)
         denied = decision == "deny"
         judged = False
@@ -148,15 +154,16 @@ class AgentWindows:
                 continue
             judged = True
             failed = said["result"] != "pass"
-            window_of.judge(said["behavior_id"], failed, denied)
+            if window_of.first_seq <= seq:
+                window_of.judge(said["behavior_id"], failed, denied)
             if failed and window_of not in violated:
                 violated.append(window_of)
         if denied and not violated:
-            for window in self.open:
+            for window in open_then:
                 window.default_denied += 1
-            return list(self.open)
+            return open_then
         if not judged:
-            for window in self.open:
+            for window in open_then:
                 window.unjudged += 1
-            return list(self.open)
+            return open_then
         return violated

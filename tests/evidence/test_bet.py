@@ -57,7 +57,8 @@ def test_a_good_one(signer: KeySigner, keys: KeyResolver) -> None:
     assert found.parents == (CLAIMS["pred"][0],)
     assert found.ext == CLAIMS["ext"]
     assert jwt.get_unverified_header(token)["typ"] == "bet+jwt"
-    assert jwt.decode(token, signer.public_key(), ["EdDSA"], audience=VERIFIER, options={"verify_iat": False, "verify_exp": False}) == CLAIMS  # fmt: skip
+    unchecked = {"verify_iat": False, "verify_exp": False}
+    assert jwt.decode(token, signer.public_key(), ["EdDSA"], audience=VERIFIER, options=unchecked) == CLAIMS
 
 
 def test_the_claims_of_the_draft_are_read_from_the_extension_object_too(
@@ -86,15 +87,23 @@ def without(name: str) -> dict[str, Any]:
         pytest.param({"typ": None}, CLAIMS, "typ is None", id="no typ"),
         pytest.param({"kid": "x"}, CLAIMS, "no key 'x'", id="unknown key"),
         pytest.param({"crit": ["exp"]}, CLAIMS, "'crit'", id="unknown crit"),
-        pytest.param({}, with_(aud=[MONITOR]), "not for us: 'aud' is .*monitor/one, expected .*verifier", id="wrong aud"),
+        pytest.param(
+            {}, with_(aud=[MONITOR]), "not for us: 'aud' is .*monitor/one, expected .*verifier", id="wrong aud"
+        ),
         pytest.param({}, with_(exp=int(NOW) - 10, iat=int(NOW) - 20), "expired 10 s ago", id="expired"),
         pytest.param({}, with_(iat=int(NOW) + 40), "from the future", id="from the future"),
         pytest.param({}, with_(bhv_window={"start": NOW, "end": NOW - 60}), "'bhv_window' is reversed", id="reversed"),
-        pytest.param({}, with_(bhv_window={"start": NOW, "end": NOW}), "'bhv_window' is reversed or empty", id="no time"),
-        pytest.param({}, with_(bhv_window=[NOW - 60, NOW]), "'bhv_window' is not there as an object", id="window array"),
+        pytest.param(
+            {}, with_(bhv_window={"start": NOW, "end": NOW}), "'bhv_window' is reversed or empty", id="no time"
+        ),
+        pytest.param(
+            {}, with_(bhv_window=[NOW - 60, NOW]), "'bhv_window' is not there as an object", id="window array"
+        ),
         pytest.param({}, with_(bhv_window={"start": NOW - 60}), "in bhv_window: .*'end' is missing", id="window open"),
         pytest.param({}, with_(bhv_window={"start": True, "end": NOW}), "'start' is true", id="bool in window"),
-        pytest.param({}, with_(bhv_window={"start": NOW, "end": NOW + 31}), "ends at .* after the token", id="future end"),
+        pytest.param(
+            {}, with_(bhv_window={"start": NOW, "end": NOW + 31}), "ends at .* after the token", id="future end"
+        ),
         pytest.param({}, with_(bhv_evidence="dGhpcyBpcyBhIGhhc2g"), "43 characters", id="evidence no digest"),
         pytest.param({}, with_(bhv_evidence=bet.EMPTY_EVIDENCE + "="), "43 characters", id="evidence padded"),
         pytest.param({}, with_(bhv_evidence=bet.EMPTY_EVIDENCE[:-1] + "V"), "43 characters", id="evidence stray bits"),
@@ -103,7 +112,10 @@ def without(name: str) -> dict[str, Any]:
         pytest.param({}, with_(bhv_details=[1]), r"'bhv_details'\[0\] is not an object", id="details number"),
         pytest.param({}, with_(bhv_details=[{"result": "pass"}]), r"bhv_details\[0\]: .*'behavior_id'", id="nameless"),
         pytest.param(
-            {}, with_(bhv_details=[{"behavior_id": "b", "result": "fail"}]), "'pass' although b has", id="pass with fail"
+            {},
+            with_(bhv_details=[{"behavior_id": "b", "result": "fail"}]),
+            "'pass' although b has",
+            id="pass with fail",
         ),
         pytest.param({}, with_(exec_act="agent_execution"), "'exec_act' is 'agent_execution'", id="exec_act of an ECT"),
         pytest.param({}, with_(par=[], pred=[]), "'pred' is empty", id="no parent"),
@@ -218,7 +230,13 @@ def test_details_name_the_violated_first_and_count_what_they_omit() -> None:
     shown, omitted = bet.details(tallies, ["p00", "not-seen", "z", "zz"])
     assert shown[0] == {"behavior_id": "z", "result": "fail", "evaluated": 4, "violations": 2, "prevented": 1}
     assert [item["behavior_id"] for item in shown[1:31]] == [f"p{n:02}" for n in range(30)]
-    assert shown[31] == {"behavior_id": "not-seen", "result": "not-run", "evaluated": 0, "violations": 0, "prevented": 0}
+    assert shown[31] == {
+        "behavior_id": "not-seen",
+        "result": "not-run",
+        "evaluated": 0,
+        "violations": 0,
+        "prevented": 0,
+    }
     assert (len(shown), omitted) == (32, 1)
 
 

@@ -40,9 +40,7 @@ CALLEE = ("spiffe://example.test/monitor/two",)
 
 
 def test_what_we_mint_we_accept(signer: KeySigner, keys: KeyResolver) -> None:
-    node = ect.mint(
-        signer, issuer=MONITOR, subject=AGENT, audience=CALLEE * 2, wid=WID, parents=(PARENT,), now=NOW
-    )
+    node = ect.mint(signer, issuer=MONITOR, subject=AGENT, audience=CALLEE * 2, wid=WID, parents=(PARENT,), now=NOW)
     found = ect.verify(node.token, keys, now=NOW, audience=CALLEE, peer=MONITOR)
     assert (found.jti, found.wid, found.parents, found.iat) == (node.jti, WID, (PARENT,), int(NOW))
     assert (found.issuer, found.subject, found.audience, found.exec_act) == (MONITOR, AGENT, CALLEE, "agent_execution")

@@ -15,7 +15,10 @@ from lictor.formats import base64url
 from lictor.formats.canonical import canonical
 
 AGENT = "spiffe://example.test/agent/a"
-P, Q = PolicyInfo("urn:p", "1.0.0", "p", {"p1": "high", "p2": "critical"}), PolicyInfo("urn:q", "1.0.0", "q", {"q1": "low"})
+P, Q = (
+    PolicyInfo("urn:p", "1.0.0", "p", {"p1": "high", "p2": "critical"}),
+    PolicyInfo("urn:q", "1.0.0", "q", {"q1": "low"}),
+)
 
 
 def windows() -> AgentWindows:
