@@ -6,6 +6,7 @@ what a policy allows.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -14,7 +15,6 @@ import orjson
 from mitmproxy import http
 
 from ..bindings.model import BehaviorResult
-from ..formats.canonical import canonical
 
 JSONRPC_REFUSED = -32010  # of the range for implementations; A2A owns -32001 to -32009, MCP -32020 to -32099
 _NOT_POLICY = {
@@ -109,7 +109,7 @@ class Refusal:
         """The refusal as a JSON-RPC error for each id, with the same HTTP status: MCP clients read both."""
         error = {"code": JSONRPC_REFUSED, "message": f"refused by lictor: {self.hint}", "data": self.problem()}
         members = [{"jsonrpc": "2.0", "id": i, "error": error} for i in ids]
-        body = canonical(members if batch else members[0])
+        body = json.dumps(members if batch else members[0]).encode()  # ids as they came, also beyond 64 bits
         fields = [(b"Content-Type", b"application/json"), *self.headers()]
         return _response(self.status, body, fields, self._reason_phrase())
 

@@ -28,7 +28,6 @@ from ..bindings.model import Binding
 from ..bindings.policy import Policy
 from ..bindings.schema import load_binding
 from ..certs.contexts import listener_context
-from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
 from ..certs.revocation import RevocationList
 from ..formats import base64url
 from ..formats.errors import UsageError
@@ -36,6 +35,7 @@ from . import loop, permit
 from .channel import ControlClient
 from .config import Config, load
 from .engine import Engine, EngineOptions, Listener
+from .known_keys import KnownKeys
 from .upstream_tls import UpstreamIdentity, UpstreamLookup
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Worker:
         ]
         if config.ingress is not None and config.listen.ingress is not None:
             ingress = IngressSettings(config.ingress.agent, config.ingress.urn, config.listen.ingress)
-            resolve = known_keys(trust, ca_pem).resolve
+            resolve = KnownKeys(trust, ca_pem).resolve
             addons.append(Ingress(settings, ingress, lambda: policy, identify, resolve, self._control))
         engine = Engine(
             _listeners(config), addons, EngineOptions(confdir, config.interception.upstream_ca, _upstream(config))
@@ -123,14 +123,6 @@ class Worker:
 
 def _bindings(documents: list[dict[str, Any]]) -> tuple[Binding, ...]:
     return tuple(load_binding(json.dumps(d).encode(), "the control process") for d in documents)
-
-
-def known_keys(trust: Path, ca_pem: bytes) -> EvidenceKeys:
-    """The evidence keys of all monitors in the trust-domain directory."""
-    keys = EvidenceKeys(ca_pem)
-    for path in sorted(trust.glob("monitors/*/evidence.pem")):
-        keys.add_jwk(evidence_jwk(path.read_bytes()))
-    return keys
 
 
 def _listeners(config: Config) -> list[Listener]:

@@ -1,0 +1,46 @@
+"""The evidence keys of the other monitors in the trust domain, read again when one came since."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
+from ..formats.errors import LictorError, VerificationError
+from ..formats.jws import PublicKey
+
+log = logging.getLogger(__name__)
+
+
+class KnownKeys:
+    """Keys from `monitors/*/evidence.pem` of a trust-domain directory. A new monitor is known without a restart."""
+
+    def __init__(self, trust: Path, ca_pem: bytes) -> None:
+        self._monitors = trust / "monitors"
+        self._keys = EvidenceKeys(ca_pem)
+        self._stamp = 0
+        self._read_if_changed()
+
+    def resolve(self, kid: str, iss: str, at: float | None = None) -> PublicKey:
+        """The key `kid` of monitor `iss`, whose certificate was valid `at`. Raises VerificationError."""
+        try:
+            return self._keys.resolve(kid, iss, at)
+        except VerificationError:
+            if not self._read_if_changed():
+                raise
+        return self._keys.resolve(kid, iss, at)
+
+    def _read_if_changed(self) -> bool:
+        try:
+            stamp = self._monitors.stat().st_mtime_ns
+        except OSError:
+            return False
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        for path in sorted(self._monitors.glob("*/evidence.pem")):
+            try:
+                self._keys.add_jwk(evidence_jwk(path.read_bytes()))
+            except (OSError, LictorError) as e:
+                log.warning("the evidence key in %s is not used: %s", path, e)
+        return True

@@ -1,0 +1,119 @@
+"""An agent delegates to one behind another monitor: evidence travels with the work and comes back with the answer."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from lictor.certs.evidence_keys import EvidenceKeys, evidence_jwk
+from lictor.evidence import bet, ect
+
+AGENT_B = "spiffe://test.internal/agent/b"
+URN_B = "urn:test:agent:b"
+MESSAGE = {"jsonrpc": "2.0", "id": 7, "method": "SendMessage", "params": {"message": {"messageId": "m", "parts": []}}}
+
+
+@pytest.fixture
+def pair(make_monitor: Callable[..., Any], make_binding: Callable[..., Any], outside: Any) -> Iterator[Any]:
+    """Monitor A before an agent, monitor B before a sub-agent that is a plain HTTP server."""
+    from_conftest = type(outside).__module__
+    import sys
+
+    local = sys.modules[from_conftest].Server(None)
+    inbound = make_binding(delegation=[URN_B], http_request=["https://127.0.0.1/x"])
+    b = make_monitor(
+        "b",
+        {"inbound": {**inbound, "subjects": ["spiffe://test.internal/monitor/*"]}},
+        ingress=f'agent = "{AGENT_B}"\nurn = "{URN_B}"\nupstream = "http://127.0.0.1:{local.port}"',
+    )
+    url = f"https://127.0.0.1:{b.ingress_port}/"
+    a = make_monitor(
+        "a",
+        {"main": make_binding(delegation=[URN_B])},
+        f'[[target]]\nurn = "{URN_B}"\nkind = "agent"\nmatch = ["{url}**"]\nagent = "{AGENT_B}"\n',
+    )
+    yield a, b, local, url
+    local.close()
+
+
+def keys(domain: Any) -> EvidenceKeys:
+    found = EvidenceKeys(domain.identity_ca.read_bytes())
+    for path in domain.path.glob("monitors/*/evidence.pem"):
+        found.add_jwk(evidence_jwk(path.read_bytes()))
+    return found
+
+
+def client(monitor: Any) -> httpx.Client:
+    return httpx.Client(
+        proxy=httpx.Proxy(monitor.url, ssl_context=monitor.agent_context()),
+        verify=monitor.target_context(),
+        trust_env=False,
+        timeout=20,
+    )
+
+
+def test_evidence_travels_both_ways(pair: Any, domain: Any) -> None:
+    a, b, local, url = pair
+    with client(a) as http:
+        response = http.post(url, json=MESSAGE)
+    assert response.status_code == 200, response.text
+    method, _, headers, body = local.requests[0]
+    assert (method, json.loads(body)) == ("POST", MESSAGE)
+    resolve = keys(domain).resolve
+
+    caller = ect.verify(headers.get_all("Execution-Context")[0], resolve, audience=[AGENT_B])
+    assert caller.subject == "spiffe://test.internal/agent/default"
+    assert caller.issuer == a_id(a)
+    evidence = bet.verify(headers["Behavioral-Evidence"], resolve, audience=[AGENT_B])
+    assert evidence.parents == (caller.jti,)
+    assert evidence.result == "pass"
+    decision = next(e for e in a.entries() if e["action_type"] == "delegation")
+    assert evidence.ext["first_seq"] + evidence.ext["count"] == decision["seq"] + 1, "covers the decision to delegate"
+
+    callee = ect.verify(response.headers["execution-context"], resolve)
+    assert callee.subject == AGENT_B
+    assert callee.parents == (caller.jti,)
+    assert callee.wid == caller.wid
+    answer = bet.verify(response.headers["behavioral-evidence"], resolve)
+    assert answer.subject == AGENT_B
+    assert answer.parents == (callee.jti,)
+
+    inbound = next(e for e in b.entries() if "outcome_of" not in e)
+    assert inbound["action_parameters"]["peer"] == a_id(a)
+    assert inbound["node"] == callee.jti
+    outcome = next(e for e in a.entries() if "outcome_of" in e)["outcome"]
+    assert outcome["peer_ect"]
+    assert outcome["request_digest"].startswith("sha-256:")
+
+
+def a_id(monitor: Any) -> str:
+    return f"spiffe://test.internal/monitor/{monitor.name}"
+
+
+@pytest.mark.parametrize("what", ["no evidence", "replayed", "agent instead of monitor"])
+def test_ingress_refuses(pair: Any, domain: Any, what: str) -> None:
+    a, b, local, url = pair
+    headers: list[tuple[str, str]] = []
+    if what == "replayed":
+        with client(a) as http:
+            http.post(url, json=MESSAGE)
+        seen = local.requests.pop()[2]
+        headers = [(n, seen.get_all(n)[0]) for n in ("Execution-Context", "Behavioral-Evidence")]
+    context = ssl.create_default_context(cafile=str(domain.identity_ca))
+    who = domain.path / "monitors" / a.name
+    if what == "agent instead of monitor":
+        who = domain.path / "agents" / "default"
+    context.load_cert_chain(who / "cert.pem", who / "key.pem")
+    with httpx.Client(verify=context, trust_env=False) as http:
+        response = http.post(url, json=MESSAGE, headers=headers)
+    expected = {"no evidence": "ect_missing", "replayed": "ect_replayed", "agent instead of monitor": "default_deny"}
+    assert response.status_code == 403
+    assert response.json()["error"]["data"]["reason"] == expected[what]
+    assert response.json()["id"] == 7
+    assert local.requests == []
+    assert [e for e in b.entries() if e.get("reason") == expected[what]]
