@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -79,7 +79,7 @@ class End:
 Record = Header | Document | TokenLine | EntryLine | End
 
 
-def export_lines(reader: SqliteReader) -> Iterator[bytes]:
+def export_lines(reader: SqliteReader) -> Generator[bytes]:
     """The lines of an evidence file of the whole ledger, all of one moment. Raises LedgerError."""
     with reader.snapshot():
         head, origin = reader.head(), reader.meta("origin")
@@ -106,8 +106,8 @@ def write_export(reader: SqliteReader, path: Path) -> None:
     except OSError as e:
         raise UsageError(f"{path} cannot be written: {e.strerror}") from None
     try:
-        with open(descriptor, "wb") as f:
-            f.writelines(export_lines(reader))
+        with open(descriptor, "wb") as f, closing(export_lines(reader)) as lines:
+            f.writelines(lines)
             f.flush()
             os.fsync(f.fileno())
         os.replace(name, path)

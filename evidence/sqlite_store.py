@@ -74,11 +74,11 @@ class SqliteReader:
         return head.checkpoint if head else None
 
     def entries(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
-        sql = "SELECT seq, data FROM entries WHERE seq >= ? AND seq < ? ORDER BY seq"
+        sql = "SELECT seq, CAST(data AS BLOB) FROM entries WHERE seq >= ? AND seq < ? ORDER BY seq"
         yield from self._rows(sql, first, 2**63 - 1 if end is None else end)
 
     def leaves(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes, bytes]]:
-        sql = "SELECT seq, leaf, data FROM entries WHERE seq >= ? AND seq < ? ORDER BY seq"
+        sql = "SELECT seq, CAST(leaf AS BLOB), CAST(data AS BLOB) FROM entries WHERE seq >= ? AND seq < ? ORDER BY seq"
         yield from self._rows(sql, first, 2**63 - 1 if end is None else end)
 
     def bets(self, agent_id: str | None = None, policy_id: str | None = None) -> Iterator[BetRow]:
@@ -99,7 +99,7 @@ class SqliteReader:
         yield from (WindowRow(*row) for row in self._rows(sql))
 
     def documents(self, kind: DocumentKind) -> Iterator[DocumentRow]:
-        sql = "SELECT kind, id, data FROM documents WHERE kind = ? ORDER BY number"
+        sql = "SELECT kind, id, CAST(data AS BLOB) FROM documents WHERE kind = ? ORDER BY number"
         yield from (DocumentRow(*row) for row in self._rows(sql, kind))
 
     def meta(self, name: str) -> str | None:

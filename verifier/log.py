@@ -8,6 +8,7 @@ its window what the entries say. A line is read at a time; of the entries nothin
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,8 @@ _SQLITE = b"SQLite format 3\x00"
 def verify_log(path: Path, ca_pem: bytes) -> LogReport:
     """Verify an evidence file or a ledger, which may be in use. Raises UsageError if it cannot be read at all."""
     if is_ledger(path):
-        reader = SqliteReader(path)
-        try:
-            return verify_lines(export_lines(reader), ca_pem)
-        finally:
-            reader.close()
+        with closing(SqliteReader(path)) as reader, closing(export_lines(reader)) as exported:
+            return verify_lines(exported, ca_pem)
     with open_lines(path) as lines:
         return verify_lines(lines, ca_pem)
 
@@ -128,7 +126,10 @@ class _LogCheck:
         """The header's checkpoint, once all keys were read."""
         if self._checkpoint is None:
             header = self._header
-            self._checkpoint = verify_checkpoint(header.checkpoint, header.origin, self._verifiers)
+            try:
+                self._checkpoint = verify_checkpoint(header.checkpoint, header.origin, self._verifiers)
+            except (FormatError, VerificationError) as e:
+                raise Found.bad(f"the signed checkpoint cannot be relied on: {e}") from None
             if self._checkpoint.size != header.count:
                 raise Found.prefix("the file does not hold what was signed", self._checkpoint.size, header.count)
         return self._checkpoint
@@ -169,9 +170,8 @@ class _LogCheck:
     def _end(self, record: End) -> None:
         signed, size = self._signed_checkpoint(), self.tree.size
         if (record.count, record.checkpoint) != (self._header.count, self._header.checkpoint):
-            raise Found.bad(
-                "the end line says something else than the first line", str(self._header.count), str(record)
-            )
+            expected, found = f"{self._header.count} entries", f"{record.count} entries"
+            raise Found.bad("the end line is not of the same checkpoint as the first line", expected, found)
         if size < signed.size:
             raise Found.prefix("entries are missing at the end", signed.size, size)
         if size > signed.size:
