@@ -124,7 +124,7 @@ def _run_agents(story: Story, world: World, programs: Programs) -> None:
     with story.chapter("The monitors stop and sign their last evidence", "monitors stop"):
         agent_b.stop()
         for name, monitor in monitors.items():
-            story.check(f"monitor {name} ends", expected="exit code 0", found=f"exit code {monitor.stop()}")
+            story.check(f"exit code of monitor {name}", expected=0, found=monitor.stop())
 
 
 def _start_outside(world: World, launcher: _Launcher) -> tuple[Urls, Ports]:
@@ -156,32 +156,38 @@ def _follow_agent_a(story: Story, launcher: _Launcher, urls: Urls) -> None:
         step = json.loads(line)
         steps[step["step"]] = step
         _check_step(story, step)
-    story.check("agent A did all its steps", expected=5, found=len(steps))
-    story.check("agent A ends", expected="exit code 0", found=f"exit code {agent_a.stop()}")
+    story.check("steps done", expected=5, found=len(steps))
+    story.check("agent A's exit code", expected=0, found=agent_a.stop())
 
 
 def _check_step(story: Story, step: dict[str, Any]) -> None:
     """Hold one step of agent A against what the bindings say must come of it."""
-    answer, reason = step.get("answer"), " ".join(str(step[name]) for name in ("reason", "data") if name in step)
+    done = bool(step["ok"])
+    found: Any = step["answer"] if done else _told(step)
     match step["step"]:
         case "use_tool":
-            story.check("uses the tool convert", expected={"result": 220.55}, found=answer or reason)
+            story.check("uses the tool convert", expected="220.55", found=found["result"] if done else found)
         case "read_data":
-            client = answer["client"] if step["ok"] else reason
-            story.check(
-                "reads approved data; the source saw the client certificate of", expected=CUSTOMER, found=client
-            )
+            what = "reads approved data, whose source saw the client certificate of"
+            story.check(what, expected=CUSTOMER, found=found["client"] if done else found)
         case "read_unapproved_data":
-            _check_refusal(story, "tries an unapproved data source, is told", step["ok"], reason)
+            _check_refusal(story, "tries an unapproved data source and is told", done, found)
         case "use_unapproved_tool":
-            _check_refusal(story, "tries the tool delete_everything, is told", step["ok"], reason)
+            _check_refusal(story, "tries the tool delete_everything and is told", done, found)
         case "delegate":
-            story.check("delegates to agent B, which answers", expected="7 words", found=answer or reason)
+            story.check("delegates to agent B, which answers", expected="7 words", found=found)
 
 
-def _check_refusal(story: Story, what: str, done: bool, reason: str) -> None:
-    refused = not done and "not_in_allowlist" in reason
-    story.check(what, expected="a refusal with the reason not_in_allowlist", found=reason, ok=refused)
+def _told(step: dict[str, Any]) -> str:
+    """What the agent's client library made of an error; of structured data only why and which entry of the log."""
+    text = str(step["reason"]).partition("\n")[0]
+    data = step.get("data") or {}
+    return f"{text} ({data['reason']}, entry {data['entry']})" if {"reason", "entry"} <= data.keys() else text
+
+
+def _check_refusal(story: Story, what: str, done: bool, found: Any) -> None:
+    refused = not done and "not_in_allowlist" in found
+    story.check(what, expected="a refusal with the reason not_in_allowlist", found=found, ok=refused)
 
 
 def _check_counts(story: Story, world: World) -> None:

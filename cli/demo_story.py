@@ -45,7 +45,8 @@ class Story:
                 yield
         else:
             yield
-        self.console.print(f"    [dim]{time.monotonic() - start:.1f} s[/]")
+        if (taken := time.monotonic() - start) >= 0.1:
+            self.console.print(f"    [dim]{taken:.1f} s[/]")
 
     def tell(self, text: str) -> None:
         """A sentence under the chapter."""
@@ -53,11 +54,11 @@ class Story:
 
     def show(self, picture: RenderableType) -> None:
         """A table or a tree under the chapter."""
-        self.console.print(Padding(picture, (0, 0, 0, 4)))
+        self.console.print(Padding(picture, (0, 0, 0, 4)), soft_wrap=False)
 
     def check(self, what: str, *, expected: Any, found: Any, ok: bool | None = None) -> None:
-        """Note whether `found` is what was expected: equal, unless `ok` says it otherwise."""
-        good = expected == found if ok is None else ok
+        """Note whether `found` is what was expected: the same text, unless `ok` says it otherwise."""
+        good = str(expected) == str(found) if ok is None else ok
         self.checks.append(Check(self._chapter, what, str(expected), str(found), good))
         if good:
             self.console.print(f"    [green]✓[/] {escape(what)}: {escape(str(found))}")

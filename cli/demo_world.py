@@ -20,6 +20,7 @@ TOOL = "urn:demo:tool:office"
 APPROVED_DATA = "urn:demo:data:sales"
 OTHER_DATA = "urn:demo:data:payroll"
 AGENT_B = "urn:demo:agent:b"
+CARD_PATH = ".well-known/agent-card.json"
 CUSTOMER = "urn:demo:customer:42"
 """The name in the client certificate with which monitor a shows itself to the data sources."""
 
@@ -147,18 +148,20 @@ protocol = "a2a"
 agent = "spiffe://{TRUST_DOMAIN}/agent/b"
 match = ["{urls.agent_b}**"]
 """)
-    card = f"{urls.agent_b}.well-known/agent-card.json"
     behaviors = [
         _allow("tools", "Converts money, nothing else", "tool_call", [TOOL, f"{TOOL}#tools/convert"]),
         _allow("data", "Reads the sales records only", "data_source_access", [APPROVED_DATA]),
         _allow("delegation", "Hands work to agent b only", "delegation", [AGENT_B]),
-        _allow("web", "Reads the card of agent b", "http_request", [card]),
+        _allow("web", "Reads the card of agent b", "http_request", [urls.agent_b + CARD_PATH]),
     ]
-    _write_binding(world, "a", behaviors)
+    _write_binding(world, "a", "agent/a", behaviors)
 
 
 def write_monitor_b(world: World, ports: Ports, urls: Urls) -> None:
-    """Monitor b: an ingress listener in front of agent b, and an egress listener behind it."""
+    """Monitor b: an ingress listener in front of agent b, and an egress listener behind it.
+
+    What may come in is the business of a binding of its own: there the subject is who calls, which is monitor a.
+    """
     world.configuration("b").write_text(f"""\
 # Monitor b stands on both sides of agent b.
 [monitor]
@@ -184,7 +187,13 @@ path = "ledger.db"
 
 {_tool(urls.tool)}""")
     behaviors = [_allow("tools", "Counts words, nothing else", "tool_call", [TOOL, f"{TOOL}#tools/count_words"])]
-    _write_binding(world, "b", behaviors)
+    _write_binding(world, "b", "agent/b", behaviors)
+    card = f"https://127.0.0.1:{ports.ingress_b}/{CARD_PATH}"
+    behaviors = [
+        _allow("delegation", "Hands work to agent b", "delegation", [AGENT_B]),
+        _allow("card", "Reads the card of agent b", "http_request", [card]),
+    ]
+    _write_binding(world, "b", "monitor/a", behaviors)
 
 
 def _tool(url: str) -> str:
@@ -219,15 +228,17 @@ def _allow(behavior_id: str, description: str, action: str, values: list[str]) -
     }
 
 
-def _write_binding(world: World, agent: str, behaviors: list[dict[str, Any]]) -> None:
+def _write_binding(world: World, monitor: str, subject: str, behaviors: list[dict[str, Any]]) -> None:
+    """Write what `subject` (the path of its SPIFFE ID) may do, signed, for a monitor to enforce."""
+    name = subject.replace("/", "-")
     document = {
-        "policy_id": f"urn:demo:policy:agent-{agent}",
+        "policy_id": f"urn:demo:policy:{name}",
         "version": "1.0.0",
-        "subjects": [f"spiffe://{TRUST_DOMAIN}/agent/{agent}"],
+        "subjects": [f"spiffe://{TRUST_DOMAIN}/{subject}"],
         "expected_behaviors": behaviors,
         "evaluation_mode": "continuous",
     }
-    write_binding(world.monitor(agent) / "bindings" / f"agent-{agent}.json", document, TrustDomain.open(world.trust))
+    write_binding(world.monitor(monitor) / "bindings" / f"{name}.json", document, TrustDomain.open(world.trust))
 
 
 def clean_environment() -> dict[str, str]:

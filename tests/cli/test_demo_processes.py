@@ -88,7 +88,7 @@ def test_stop_does_not_ask_for_ever(start: Callable[[str], Program]) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, LictorError])
 def test_an_error_inside_leaves_nothing_behind(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), Programs(tmp_path) as programs:
+    with pytest.raises(error), Programs(tmp_path) as programs:  # noqa: PT012 - leaving by an error is the subject
         program = programs.start("parent", [sys.executable, "-c", PARENT_OF_ANOTHER], dict(os.environ))
         child = int(program.first_line(20))
         raise error

@@ -1,0 +1,141 @@
+"""Pictures of evidence files for people: the log, the BETs, the delegation DAG as a tree. Nothing is verified here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from ..evidence import bet, ect
+from ..evidence.bet import Bet
+from ..evidence.ect import Ect
+from ..evidence.export import EntryLine, TokenLine, open_lines, read_records
+from ..formats import jws, strict_json
+
+_BET_TYP = frozenset({bet.TYP})
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an evidence file says: entries as objects, tokens as read."""
+
+    entries: tuple[Mapping[str, Any], ...]
+    bets: tuple[Bet, ...]
+    nodes: tuple[Ect, ...]
+
+    @property
+    def actions(self) -> list[Mapping[str, Any]]:
+        """The entries that are actions, not outcomes."""
+        return [entry for entry in self.entries if "decision" in entry]
+
+
+def read_evidence(path: Path) -> Evidence:
+    """Read an evidence file without verifying it. Raises FormatError, VerificationError, UsageError."""
+    entries, bets, nodes = [], [], []
+    with open_lines(path) as lines:
+        for _, record in read_records(lines):
+            if isinstance(record, EntryLine):
+                entries.append(strict_json.loads_object(record.data))
+            elif isinstance(record, TokenLine) and record.kind == "bet":
+                bets.append(bet.parse(_claims(record.token, _BET_TYP), record.token))
+            elif isinstance(record, TokenLine):
+                nodes.append(ect.parse(_claims(record.token, ect.ACCEPTED_TYP), record.token))
+    return Evidence(tuple(entries), tuple(bets), tuple(nodes))
+
+
+def _claims(token: str, typ: frozenset[str]) -> dict[str, Any]:
+    return jws.parse_compact(token, typ=typ).claims()
+
+
+def log_table(evidence: Evidence) -> Table:
+    """One row an action, with the status of its outcome where there is one."""
+    table = _table("entry", "agent", "decision", "action and target")
+    status = {
+        entry["outcome_of"]: entry["outcome"].get("status", "") for entry in evidence.entries if "outcome" in entry
+    }
+    for entry in evidence.actions:
+        decision = f"{_colour(entry)}{escape(entry['decision'])}[/] {status.get(entry['seq'], '')}"
+        table.add_row(str(entry["seq"]), escape(_who(entry["agent_id"])), decision, escape(_action(entry)))
+    return table
+
+
+def bet_table(bets: Iterable[Bet]) -> Table:
+    """One row a BET."""
+    table = _table("BET", "agent", "policy", "result", "issued on", "entries")
+    for one in bets:
+        first, count = one.ext["first_seq"], one.ext["count"]
+        entries = f"{first}-{first + count - 1}" if count > 1 else str(first) if count else "none"
+        trigger = escape(str(one.ext["trigger"]))
+        table.add_row(one.jti[:8], escape(_who(one.subject)), escape(one.policy), _result(one.result), trigger, entries)
+    return table
+
+
+def dag_trees(files: Iterable[Evidence]) -> Iterator[Tree]:
+    """A tree for each workflow: nodes under their first predecessor, with the actions and BETs of each node."""
+    nodes: dict[str, Ect] = {}
+    children: defaultdict[str | None, list[Ect]] = defaultdict(list)
+    actions: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    bets: defaultdict[str, list[Bet]] = defaultdict(list)
+    for evidence in files:
+        nodes |= {node.jti: node for node in evidence.nodes}
+        for entry in evidence.actions:
+            actions[entry["node"]].append(entry)
+        for one in evidence.bets:
+            bets[one.parents[0]].append(one)
+    for node in nodes.values():
+        known = [parent for parent in node.parents if parent in nodes]
+        children[known[0] if known else None].append(node)
+
+    def grow(tree: Tree, node: Ect) -> None:
+        branch = tree.add(f"[bold]{escape(_who(node.subject or node.issuer))}[/] {_node(node)}")
+        for entry in actions[node.jti]:
+            mark = "✗" if entry["decision"] == "deny" else "✓"
+            branch.add(f"{_colour(entry)}{mark}[/] {escape(_action(entry))}")
+        for one in bets[node.jti]:
+            branch.add(f"BET {one.jti[:8]} {escape(one.policy)} {_result(one.result)}")
+        for child in children[node.jti]:
+            grow(branch, child)
+
+    for root in children[None]:
+        tree = Tree(f"workflow {root.wid}")
+        grow(tree, root)
+        yield tree
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _who(identity: str) -> str:
+    """The last two parts of a SPIFFE ID: `agent/a`."""
+    return "/".join(identity.split("/")[-2:])
+
+
+def _node(node: Ect) -> str:
+    return f"[dim]node {node.jti[:8]}, minted by {escape(_who(node.issuer))}[/]"
+
+
+def _action(entry: Mapping[str, Any]) -> str:
+    """Type and target; the method where an MCP session itself is the target; the reason of what was denied."""
+    text = f"{entry['action_type']} {entry['action_target']}"
+    method = entry["action_parameters"].get("rpc_method")
+    if method and entry["action_type"] == "tool_call" and "#" not in entry["action_target"]:
+        text += f" ({method})"
+    return f"{text}: {entry['reason']}" if entry["decision"] == "deny" else text
+
+
+def _colour(entry: Mapping[str, Any]) -> str:
+    return "[red]" if entry["decision"] == "deny" else "[green]"
+
+
+def _result(result: str) -> str:
+    return f"[{'green' if result == 'pass' else 'yellow'}]{escape(result)}[/]"
