@@ -121,7 +121,10 @@ def _explain(error: ValidationError) -> str:
         case "type":
             return f"{error.json_path}: expected a JSON {wanted}, found {_shown(instance)}"
         case "pattern":
-            return f"{error.json_path}: expected text like {wanted}, found {_shown(instance)}"
+            described: Any = error.schema
+            return f"{error.json_path}: expected {described['description']}, found {_shown(instance)}"
+        case "minItems":
+            return f"{error.json_path}: expected at least {wanted} item, found {_shown(instance)}"
         case "uniqueItems":
             return f"{error.json_path}: expected no item twice"
         case name:

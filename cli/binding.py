@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from ..bindings.model import Binding
 from ..bindings.registry import read, read_signature
 from ..bindings.schema import load_binding
 from ..bindings.signing import read_keys, sign, signature_path, verify
+from ..certs.files import write_atomically
 from ..formats.errors import LictorError, UsageError, VerificationError
 from ..formats.keys import KeySigner
 from .output import console, json_option, print_json
@@ -99,7 +98,7 @@ def _files(paths: tuple[Path, ...]) -> list[Path]:
         if not found:
             raise UsageError(f"the directory {path} has no *.json")
         files += found
-    return files
+    return list(dict.fromkeys(files))
 
 
 def _check_all(files: list[Path]) -> list[dict[str, Any]]:
@@ -141,9 +140,6 @@ def _print_checked(result: dict[str, Any]) -> None:
 def _write(path: Path, text: str) -> None:
     """Replace the file at once, so that a reloading monitor never reads half a signature. Raises UsageError."""
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
-            f.write(text)
-        os.chmod(f.name, 0o644)
-        os.replace(f.name, path)
+        write_atomically(path, text.encode("ascii"))
     except OSError as e:
         raise UsageError(f"the signature {path} cannot be written: {e.strerror}") from None
