@@ -23,11 +23,12 @@ def restore(stored: Reader, policies: Policies) -> dict[str, AgentWindows]:
     first = min((w.first_seq for windows in agents.values() for w in windows.open), default=None)
     if first is None:
         return agents
+    severities = {row.id: _severities(row.data) for row in stored.documents("binding")}
     for seq, data in stored.entries(first):
         entry = strict_json.loads_object(data)
         windows = agents.get(entry["agent_id"])
         if windows is not None:
-            _take_in(windows, seq, data, entry)
+            _take_in(windows, seq, data, entry, severities)
     return agents
 
 
@@ -43,7 +44,15 @@ def _open_windows(stored: Reader, policies: Policies) -> dict[str, AgentWindows]
     return {agent_id: AgentWindows(windows, 0.0) for agent_id, windows in found.items()}
 
 
-def _take_in(windows: AgentWindows, seq: int, data: bytes, entry: dict[str, Any]) -> None:
+def _severities(document: bytes) -> dict[str, str]:
+    """The severity of each behavior of a binding that the log keeps."""
+    behaviors = strict_json.loads_object(document)["expected_behaviors"]
+    return {behavior["behavior_id"]: behavior.get("severity", "high") for behavior in behaviors}
+
+
+def _take_in(
+    windows: AgentWindows, seq: int, data: bytes, entry: dict[str, Any], severities: dict[str, dict[str, str]]
+) -> None:
     windows.wid, windows.node = entry["wid"], entry["node"]
     if not needs_judgement(entry):
         windows.note(seq, data)
@@ -51,6 +60,6 @@ def _take_in(windows: AgentWindows, seq: int, data: bytes, entry: dict[str, Any]
     windows.action(seq, data, entry["behaviors"], entry["decision"])
     for said in entry["behaviors"]:
         window = windows.get(said["policy_id"])
-        if window is not None and window.first_seq <= seq and said["binding"] != window.policy.digest:
-            severities = window.policy.severities
-            window.policy = PolicyInfo(said["policy_id"], said["version"], said["binding"], severities)
+        digest = said["binding"]
+        if window is not None and window.first_seq <= seq and digest != window.policy.digest:
+            window.policy = PolicyInfo(said["policy_id"], said["version"], digest, severities.get(digest, {}))

@@ -451,6 +451,8 @@ def windows_of(monitor: Monitor) -> tuple[Window, ...]:
 
 
 async def test_a_binding_that_changed_while_nothing_ran_judged_its_own_entries_only(monitor: Monitor) -> None:
+    document = {"expected_behaviors": [{"behavior_id": "p1", "severity": "critical"}, {"behavior_id": "p2"}]}
+    monitor.ledger.put_document("binding", P.digest, document)
     await monitor.recorder.record_action(action())
     await monitor.stop(orderly=False)
     newer = PolicyInfo("urn:p", "1.1.0", "digest-new", {"p1": "low"})
@@ -463,6 +465,7 @@ async def test_a_binding_that_changed_while_nothing_ran_judged_its_own_entries_o
         ("reload", "1.0.0", "digest-p"),
         ("interval", "1.1.0", "digest-new"),
     ]
+    assert [item["behavior_id"] for item in bets[0].details] == ["p1", "p2"]
     assert_chained(bets)
     [ended] = monitor.bets(policy="urn:q")
     assert ended.ext["trigger"] == "reload"
