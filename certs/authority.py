@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from ..formats.errors import UsageError
-from ..formats.keys import PrivateKey, read_private
 from ..formats.jws import PublicKey
+from ..formats.keys import PrivateKey, read_private
 
 SKEW = timedelta(minutes=5)
 """How far a certificate's start lies in the past, for peers whose clocks run behind."""

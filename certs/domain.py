@@ -84,10 +84,7 @@ class TrustDomain:
 
         Raises UsageError if `path` exists and is not empty, or if `name` is not a SPIFFE trust domain.
         """
-        try:
-            SpiffeId.parse(f"spiffe://{name}/x")
-        except FormatError:
-            raise UsageError(f"{name!r} is not a trust domain: a-z, 0-9, dot, dash, underscore") from None
+        _check_trust_domain(name)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"{path} exists already: choose another directory, or open this one")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +111,7 @@ class TrustDomain:
         name = settings.get("trust_domain")
         if set(settings) != {"trust_domain"} or not isinstance(name, str):
             raise UsageError(f"{path / 'domain.toml'} must hold trust_domain, a string, and nothing else")
+        _check_trust_domain(name)
         return cls(path, name)
 
     @property
@@ -305,6 +303,15 @@ def _checked(name: str) -> str:
     return name
 
 
+def _check_trust_domain(name: str) -> None:
+    try:
+        valid = SpiffeId.parse(f"spiffe://{name}/x") == SpiffeId(name, "/x")
+    except FormatError:
+        valid = False
+    if not valid:
+        raise UsageError(f"{name!r} is not a trust domain: a-z, 0-9, dot, dash, underscore")
+
+
 def _positive(days: float) -> float:
     if not 0 < days <= ROOT_DAYS:
         raise UsageError(f"{days} is not a number of days from more than 0 to {ROOT_DAYS}")
@@ -312,8 +319,8 @@ def _positive(days: float) -> float:
 
 
 def _fill(directory: Path, name: str) -> None:
-    identity = create_root(f"{name} identities", days=ROOT_DAYS, path_length=0, uri=f"spiffe://{name}")
-    interception = create_root(f"{name} interception", days=ROOT_DAYS, path_length=1)
+    identity = create_root(f"identities of {name}", days=ROOT_DAYS, path_length=0, uri=f"spiffe://{name}")
+    interception = create_root(f"interception of {name}", days=ROOT_DAYS, path_length=1)
     for stem, issuer in (("identity-ca", identity), ("interception-root", interception)):
         write_atomically(directory / f"{stem}.pem", pem(issuer.cert))
         write_private(directory / f"{stem}.key", issuer.key)

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from ..formats.errors import FormatError, VerificationError
-from ..formats.keys import from_jwk, thumbprint, to_jwk
 from ..formats.jws import PublicKey
+from ..formats.keys import from_jwk, thumbprint, to_jwk
 from .authority import DOCUMENT_SIGNING
 from .identity import check_dates, check_leaf, uri_identity
 
