@@ -40,11 +40,11 @@ class Identify:
         self._trust_domain = trust_domain
         self._revoked = revoked
         self._now = now
-        self._peers: dict[str, Peer] = {}
+        self._peers: dict[str, tuple[connection.Client, Peer]] = {}
 
     def client_connected(self, client: connection.Client) -> None:
         try:
-            self._peers[client.id] = self._identify(client)
+            self._peers[client.id] = (client, self._identify(client))
         except LictorError as e:
             log.warning("refused a connection from %s: %s", client.peername, e)
             client.error = str(e)
@@ -53,6 +53,7 @@ class Identify:
         self._peers.pop(client.id, None)
 
     def _identify(self, client: connection.Client) -> Peer:
+        self._revoked.refresh()
         der = self._peer_certificate(client)
         if der is None:
             raise VerificationError("the connection has no client certificate")
@@ -70,8 +71,20 @@ class Identify:
 
     def peer(self, client: connection.Client) -> Peer:
         """The caller on this connection, still good now. Raises VerificationError."""
-        peer = self._peers.get(client.id)
-        if peer is None:
+        found = self._peers.get(client.id)
+        if found is None:
             raise VerificationError("the connection has no identity")
-        self._check(peer)
-        return peer
+        self._check(found[1])
+        return found[1]
+
+    def no_longer_good(self) -> list[connection.Client]:
+        """The open connections whose certificate is revoked or expired by now."""
+        return [client for client, peer in self._peers.values() if not self._is_good(peer)]
+
+    def _is_good(self, peer: Peer) -> bool:
+        try:
+            self._check(peer)
+        except VerificationError as e:
+            log.warning("ending a connection: %s", e)
+            return False
+        return True

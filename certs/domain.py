@@ -212,6 +212,11 @@ class TrustDomain:
         with self._locked():
             self._sign_crl([])
 
+    def crl_due(self, now: datetime | None = None) -> bool:
+        """Whether the revocation list has less than a third of its life left."""
+        until = self._load_crl().next_update_utc
+        return until is None or until - (now or datetime.now(UTC)) < timedelta(days=CRL_DAYS / 3)
+
     def add_monitor(self, name: str, hosts: tuple[str, ...] = (), days: float = MONITOR_DAYS) -> MonitorFiles:
         """Issue everything a monitor holds. `hosts`: names and addresses that its listeners have, besides loopback's.
 

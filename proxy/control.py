@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -16,7 +17,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..bindings import registry
 from ..certs.domain import TrustDomain
 from ..certs.evidence_keys import evidence_jwk
 from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
@@ -28,12 +28,15 @@ from ..formats.errors import LictorError, UsageError
 from ..formats.keys import KeySigner
 from .channel import Frames
 from .config import Config
-from .policies import policies_for, read_signers
+from .policies import policies_for
+from .reload import BindingsOnDisk
 
 log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 30.0
 RESPAWN_S = 1.0
+TICK_S = 0.5
+FRESHEN_EVERY = 7200  # ticks: an hour
 
 
 @dataclass(slots=True)
@@ -56,11 +59,8 @@ class ControlProcess:
         self._stopping = asyncio.Event()
         self._workers: dict[int, _Worker] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._bindings = registry.load_directory(
-            config.bindings.directory,
-            read_signers(config.bindings.signers),
-            allow_unsigned=config.bindings.allow_unsigned,
-        )
+        self._bindings = BindingsOnDisk(config.bindings)
+        self._policies = policies_for(self._bindings.current)
         config.catalog()
 
     def stop(self) -> None:
@@ -80,13 +80,13 @@ class ControlProcess:
             ledger,
             signer,
             config.monitor.spiffe_id,
-            policies_for(self._bindings),
+            lambda agent_id: self._policies(agent_id),
             config.evidence.audience,
             config.evidence.interval_s,
             config.evidence.jitter,
             stored=self._store,
         )
-        ticker = asyncio.create_task(self._tick())
+        ticker = asyncio.create_task(self._tick(ledger))
         try:
             await self._serve()
         finally:
@@ -103,9 +103,12 @@ class ControlProcess:
         ledger = Ledger.open(store, f"{config.monitor.trust_domain}/monitor/{config.monitor.name}", signer)
         jwk = evidence_jwk((config.monitor_dir / "evidence.pem").read_bytes())
         ledger.put_document("key", signer.kid, jwk)
-        for binding in self._bindings:
-            ledger.put_document("binding", binding.digest, dict(binding.document))
+        self._keep_bindings(ledger)
         return ledger
+
+    def _keep_bindings(self, ledger: Ledger) -> None:
+        for binding in self._bindings.current:
+            ledger.put_document("binding", binding.digest, dict(binding.document))
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -125,13 +128,34 @@ class ControlProcess:
             host, port = config.listen.ingress
             self._announce(f"{config.ingress.agent} is served on {host}:{port}")
 
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(0.5)
+    async def _tick(self, ledger: Ledger) -> None:
+        domain = TrustDomain.open(self._config.identity.trust)
+        for second in itertools.count():
+            await asyncio.sleep(TICK_S)
             try:
                 await self._recorder.tick()
+                if self._bindings.poll():
+                    await self._reload(ledger)
+                if second % FRESHEN_EVERY == 0 and freshen(domain, self._config.monitor.name):
+                    self._restart_workers()
             except LictorError as e:
-                log.error("no evidence could be issued: %s", e)
+                log.error("%s", e)
+
+    async def _reload(self, ledger: Ledger) -> None:
+        """Other bindings are in force: first in the workers, then in the windows of evidence."""
+        for worker in self._workers.values():
+            worker.frames.send([0, True, {"bindings": self._documents()}])
+        self._keep_bindings(ledger)
+        self._policies = policies_for(self._bindings.current)
+        await self._recorder.reload()
+        versions = ", ".join(f"{b.policy_id} {b.version}" for b in self._bindings.current) or "none: all is denied"
+        self._announce(f"bindings in force: {versions}")
+
+    def _restart_workers(self) -> None:
+        """They read the interception intermediate at their start only."""
+        for worker in self._workers.values():
+            if worker.process.returncode is None:
+                worker.process.terminate()
 
     async def _start(self, number: int) -> bool:
         """Start one worker and wait until it listens; False if it does not."""
@@ -162,8 +186,11 @@ class ControlProcess:
     def _hello(self) -> dict[str, Any]:
         return {
             "salt": base64url.encode(self._salt),
-            "bindings": [dict(binding.document) for binding in self._bindings],
+            "bindings": self._documents(),
         }
+
+    def _documents(self) -> list[dict[str, Any]]:
+        return [dict(binding.document) for binding in self._bindings.current]
 
     async def _watch(self, worker: _Worker) -> None:
         """Start a worker again that ended by itself."""
@@ -248,10 +275,14 @@ def check_free(name: str, address: tuple[str, int]) -> None:
         raise UsageError(f"{text}; stop what uses it or choose another port") from None
 
 
-def freshen(domain: TrustDomain, monitor: str) -> None:
-    """Renew the interception intermediate and the date of the revocation list when they are due."""
-    if domain.interception_due(monitor):
-        domain.renew_interception(monitor)
+def freshen(domain: TrustDomain, monitor: str) -> bool:
+    """Renew what is due: the date of the revocation list, and the interception intermediate (then True)."""
+    if domain.crl_due():
+        domain.renew_crl()
+    if not domain.interception_due(monitor):
+        return False
+    domain.renew_interception(monitor)
+    return True
 
 
 def log_salt(store: SqliteStore) -> bytes:

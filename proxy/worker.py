@@ -40,6 +40,7 @@ from .upstream_tls import UpstreamIdentity, UpstreamLookup
 
 log = logging.getLogger(__name__)
 
+REVOCATION_S = 0.5
 LAST_WORDS_S = 1.0
 """How long a worker still answers with refusals after the control process is gone."""
 
@@ -65,9 +66,10 @@ class Worker:
         with TemporaryDirectory(prefix="lictor-") as confdir:
             engine = self._engine = self._make_engine(hello, Path(confdir))
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, engine.shutdown)
-            ready = asyncio.create_task(self._say_ready(engine))
+            tasks = [asyncio.create_task(self._say_ready(engine)), asyncio.create_task(self._watch_revocation(engine))]
             await engine.run()
-            ready.cancel()
+            for task in tasks:
+                task.cancel()
         # One more turn of the loop, so that the outcomes of what was cut off just now leave too.
         await asyncio.sleep(0.05)
 
@@ -75,7 +77,17 @@ class Worker:
         await engine.ready.wait()
         self._control.tell("ready", None)
 
+    async def _watch_revocation(self, engine: Engine) -> None:
+        """A revoked certificate, or a revocation list that cannot be believed, ends connections that are open."""
+        while True:
+            await asyncio.sleep(REVOCATION_S)
+            self._revoked.refresh()
+            for client in self._identify.no_longer_good():
+                engine.cut(client)
+
     def _pushed(self, payload: dict[str, Any]) -> None:
+        """What the control process says unasked: first everything, later what changed."""
+        self._policy = Policy(_bindings(payload["bindings"]), self._config.catalog())
         if not self._hello.done():
             self._hello.set_result(payload)
 
@@ -90,17 +102,17 @@ class Worker:
         trust = config.identity.trust
         (confdir / "mitmproxy-ca.pem").symlink_to(config.monitor_dir / "interception.pem")
         ca_pem = (trust / "identity-ca.pem").read_bytes()
-        policy = Policy(_bindings(hello["bindings"]), config.catalog())
         salt = base64url.decode(hello["salt"])
+        self._revoked = RevocationList(trust / "crl.pem", ca_pem)
         permit.install(permitted, config.limits.judged_body_bytes)
-        identify = Identify(
+        identify = self._identify = Identify(
             lambda client: engine.peer_certificate(client),
             config.monitor.trust_domain,
-            RevocationList(trust / "crl.pem", ca_pem),
+            self._revoked,
             lambda: datetime.datetime.now(datetime.UTC),
         )
         guard = Guard(
-            lambda: policy.catalog,
+            lambda: self._policy.catalog,
             frozenset(a for a in (config.listen.egress, config.listen.ingress) if a is not None),
             _fixed_upstreams(config),
         )
@@ -108,13 +120,13 @@ class Worker:
         addons: list[object] = [
             identify,
             guard,
-            Enforce(settings, lambda: policy, identify, guard, self._control),
+            Enforce(settings, lambda: self._policy, identify, guard, self._control),
             Outcome(self._control),
         ]
         if config.ingress is not None and config.listen.ingress is not None:
             ingress = IngressSettings(config.ingress.agent, config.ingress.urn, config.listen.ingress)
             resolve = KnownKeys(trust, ca_pem).resolve
-            addons.append(Ingress(settings, ingress, lambda: policy, identify, resolve, self._control))
+            addons.append(Ingress(settings, ingress, lambda: self._policy, identify, resolve, self._control))
         engine = Engine(
             _listeners(config), addons, EngineOptions(confdir, config.interception.upstream_ca, _upstream(config))
         )
@@ -142,7 +154,7 @@ def _fixed_upstreams(config: Config) -> frozenset[tuple[str, int]]:
 
 
 def _upstream(config: Config) -> UpstreamLookup:
-    """Client certificate and CA per authority. An agent behind a monitor is met as this monitor, in its trust domain."""
+    """Client certificate and CA per authority. An agent behind a monitor is met as this monitor, in its domain."""
     catalog = config.catalog()
     identities = {target.urn: _upstream_identity(config, target) for target in config.targets}
 
