@@ -19,10 +19,7 @@ def check_subject(pattern: str) -> str:
 
 
 def applies_to(subjects: tuple[str, ...], agent_id: str) -> bool:
-    """No subjects mean every agent. `/*` stands for one path segment or more."""
+    """No subjects mean every agent. `/*` stands for one path segment or more: no SPIFFE ID ends with a slash."""
     return not subjects or any(
-        agent_id.startswith(subject[:-1]) and len(agent_id) >= len(subject)
-        if subject.endswith("/*")
-        else agent_id == subject
-        for subject in subjects
+        agent_id.startswith(subject[:-1]) if subject.endswith("/*") else agent_id == subject for subject in subjects
     )

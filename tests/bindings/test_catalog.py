@@ -48,6 +48,8 @@ def test_at_gives_every_target_of_an_authority_once() -> None:
     assert CATALOG.at("eu.rows.example", 8443) == (REST,)
     assert CATALOG.at("tools.example", 80) == ()
     assert CATALOG.at("x.tools.example", 443) == ()
+    both = Target("urn:example:a", "tool", ("https://a.x.example/1", "https://a.x.example/2", "https://*.x.example/**"))
+    assert Catalog([both]).at("a.x.example", 443) == (both,)
 
 
 GOOD: dict[str, Any] = {"urn": "urn:example:a", "kind": "tool", "match": ("https://h.example/",)}

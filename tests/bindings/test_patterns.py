@@ -50,6 +50,7 @@ from lictor.formats.errors import UsageError
             ["https://a.example/f-1.json", "https://a.example/f-.json"],
             ["https://a.example/f.json", "https://a.example/f-1.jsonx", "https://a.example/f-%2F.json"],
         ),
+        ("https://a.example/ab*b", ["https://a.example/abb"], ["https://a.example/ab"]),
         ("https://a.example/*", ["https://a.example/x"], ["https://a.example/", "https://a.example/x/y"]),
         (
             "https://*.a.example/x",
@@ -189,7 +190,7 @@ def test_prefix_set_is_any_startswith(prefixes: list[str], text: str) -> None:
 
 
 _segments = st.lists(st.sampled_from(["a", "b", "ab", "ba", "aab"]), min_size=1, max_size=4)
-_pattern_segments = st.lists(st.sampled_from(["a", "b", "*", "a*", "*b", "a*b"]), min_size=1, max_size=4)
+_pattern_segments = st.lists(st.sampled_from(["a", "b", "*", "a*", "*b", "a*b", "a*a"]), min_size=1, max_size=4)
 
 
 def _slow_match(pattern: list[str], path: list[str]) -> bool:
