@@ -53,9 +53,9 @@ class WindowCheck:
     def add_binding(self, document: Mapping[str, Any]) -> None:
         """A binding that BETs may name by its digest."""
         try:
-            severities = {str(b["behavior_id"]): str(b.get("severity", "high")) for b in document["behaviors"]}
+            severities = {str(b["behavior_id"]): str(b.get("severity", "high")) for b in document["expected_behaviors"]}
         except (KeyError, TypeError, AttributeError):
-            raise Found.bad("the binding cannot be read", "behaviors with a behavior_id", "none") from None
+            raise Found.bad("the binding cannot be read", "expected_behaviors with a behavior_id", "none") from None
         self._severities[digest(document)] = severities
 
     def add_bet(self, token: str, size: int) -> None:

@@ -29,14 +29,14 @@ ALPHA, BETA = f"spiffe://{DOMAIN}/agent/alpha", f"spiffe://{DOMAIN}/agent/beta"
 
 def binding(policy_id: str, **severities: str) -> dict[str, Any]:
     behaviors = [{"behavior_id": name, "severity": severity} for name, severity in severities.items()]
-    return {"policy_id": policy_id, "version": "1.0.0", "behaviors": behaviors}
+    return {"policy_id": policy_id, "version": "1.0.0", "expected_behaviors": behaviors}
 
 
 BINDINGS = [binding("urn:p:data", reads="high", writes="low"), binding("urn:p:tools", calls="critical")]
 
 
 def info(document: dict[str, Any]) -> PolicyInfo:
-    severities = {b["behavior_id"]: b["severity"] for b in document["behaviors"]}
+    severities = {b["behavior_id"]: b["severity"] for b in document["expected_behaviors"]}
     return PolicyInfo(document["policy_id"], document["version"], digest(document), severities)
 
 
