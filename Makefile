@@ -1,6 +1,7 @@
 # lictor: `make demo` and `make test` work on a clean machine that has git, make and a Python >= 3.12 somewhere.
 PY := .venv/bin/python
 JOBS ?= auto
+PACKAGES := formats bindings certs evidence addons proxy verifier cli examples
 
 .PHONY: demo test test-only lint types bench torture format clean setup lock
 
@@ -20,7 +21,7 @@ lint: .venv/ready
 
 # mypy wants the package under its own name, whatever the checkout's folder is called.
 types: .venv/ready
-	@MYPYPATH=.venv/source .venv/bin/mypy -p lictor
+	@MYPYPATH=.venv/source .venv/bin/mypy $(addprefix -p lictor.,$(PACKAGES))
 
 test-only: .venv/ready
 	@$(PY) -m pytest -n $(JOBS) tests
