@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import tempfile
@@ -43,6 +44,7 @@ _EXAMPLES = Path(examples.__file__).parent
 @json_option
 def command(folder: Path | None, as_json: bool) -> int:
     """Two agents, two monitors, a tool, two data sources, refusals, evidence, and its verification. Keeps its files."""
+    _check_packages()
     world = World(_new_folder(folder))
     story = Story(Console(highlight=False, soft_wrap=True, quiet=as_json))
     story.console.print(
@@ -57,6 +59,12 @@ def command(folder: Path | None, as_json: bool) -> int:
         print_json({"ok": story.good, "folder": str(world.root), "checks": story.to_json()})
     _tell_end(story, world)
     return 0 if story.good else 1
+
+
+def _check_packages() -> None:
+    missing = [name for name in ("a2a", "httpx", "mcp", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"the demo needs {', '.join(missing)}: run pip install 'lictor[demo]'")
 
 
 def _new_folder(folder: Path | None) -> Path:

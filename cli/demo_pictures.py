@@ -17,6 +17,7 @@ from ..evidence.bet import Bet
 from ..evidence.ect import Ect
 from ..evidence.export import EntryLine, TokenLine, open_lines, read_records
 from ..formats import jws, strict_json
+from .log_view import plain
 
 _BET_TYP = frozenset({bet.TYP})
 
@@ -60,8 +61,8 @@ def log_table(evidence: Evidence) -> Table:
         entry["outcome_of"]: entry["outcome"].get("status", "") for entry in evidence.entries if "outcome" in entry
     }
     for entry in evidence.actions:
-        decision = f"{_colour(entry)}{escape(entry['decision'])}[/] {status.get(entry['seq'], '')}"
-        table.add_row(str(entry["seq"]), escape(_who(entry["agent_id"])), decision, escape(_action(entry)))
+        decision = f"{_colour(entry)}{_safe(entry['decision'])}[/] {status.get(entry['seq'], '')}"
+        table.add_row(str(entry["seq"]), _safe(_who(entry["agent_id"])), decision, _safe(_action(entry)))
     return table
 
 
@@ -71,8 +72,8 @@ def bet_table(bets: Iterable[Bet]) -> Table:
     for one in bets:
         first, count = one.ext["first_seq"], one.ext["count"]
         entries = f"{first}-{first + count - 1}" if count > 1 else str(first) if count else "none"
-        trigger = escape(str(one.ext["trigger"]))
-        table.add_row(one.jti[:8], escape(_who(one.subject)), escape(one.policy), _result(one.result), trigger, entries)
+        trigger = _safe(str(one.ext["trigger"]))
+        table.add_row(one.jti[:8], _safe(_who(one.subject)), _safe(one.policy), _result(one.result), trigger, entries)
     return table
 
 
@@ -93,12 +94,12 @@ def dag_trees(files: Iterable[Evidence]) -> Iterator[Tree]:
         children[known[0] if known else None].append(node)
 
     def grow(tree: Tree, node: Ect) -> None:
-        branch = tree.add(f"[bold]{escape(_who(node.subject or node.issuer))}[/] {_node(node)}")
+        branch = tree.add(f"[bold]{_safe(_who(node.subject or node.issuer))}[/] {_node(node)}")
         for entry in actions[node.jti]:
             mark = "✗" if entry["decision"] == "deny" else "✓"
-            branch.add(f"{_colour(entry)}{mark}[/] {escape(_action(entry))}")
+            branch.add(f"{_colour(entry)}{mark}[/] {_safe(_action(entry))}")
         for one in bets[node.jti]:
-            branch.add(f"BET {one.jti[:8]} {escape(one.policy)} {_result(one.result)}")
+            branch.add(f"BET {one.jti[:8]} {_safe(one.policy)} {_result(one.result)}")
         for child in children[node.jti]:
             grow(branch, child)
 
@@ -115,13 +116,18 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _safe(value: object) -> str:
+    """Text that is neither markup nor steers a terminal."""
+    return escape(plain(value))
+
+
 def _who(identity: str) -> str:
     """The last two parts of a SPIFFE ID: `agent/a`."""
     return "/".join(identity.split("/")[-2:])
 
 
 def _node(node: Ect) -> str:
-    return f"[dim]node {node.jti[:8]}, minted by {escape(_who(node.issuer))}[/]"
+    return f"[dim]node {node.jti[:8]}, minted by {_safe(_who(node.issuer))}[/]"
 
 
 def _action(entry: Mapping[str, Any]) -> str:
@@ -138,4 +144,4 @@ def _colour(entry: Mapping[str, Any]) -> str:
 
 
 def _result(result: str) -> str:
-    return f"[{'green' if result == 'pass' else 'yellow'}]{escape(result)}[/]"
+    return f"[{'green' if result == 'pass' else 'yellow'}]{_safe(result)}[/]"

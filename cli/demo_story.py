@@ -12,6 +12,8 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
 
+from .log_view import plain
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -50,7 +52,7 @@ class Story:
 
     def tell(self, text: str) -> None:
         """A sentence under the chapter."""
-        self.console.print(f"    {escape(text)}")
+        self.console.print(f"    {escape(plain(text))}")
 
     def show(self, picture: RenderableType) -> None:
         """A table or a tree under the chapter."""
@@ -59,12 +61,12 @@ class Story:
     def check(self, what: str, *, expected: Any, found: Any, ok: bool | None = None) -> None:
         """Note whether `found` is what was expected: the same text, unless `ok` says it otherwise."""
         good = str(expected) == str(found) if ok is None else ok
-        self.checks.append(Check(self._chapter, what, str(expected), str(found), good))
+        check = Check(self._chapter, what, plain(expected), plain(found), good)
+        self.checks.append(check)
         if good:
-            self.console.print(f"    [green]✓[/] {escape(what)}: {escape(str(found))}")
+            self.console.print(f"    [green]✓[/] {escape(f'{what}: {check.found}')}")
         else:
-            text = f"✗ {what}: expected {expected}, found {found}"
-            self.console.print(f"    [red]{escape(text)}[/]")
+            self.console.print(f"    [red]{escape(f'✗ {what}: expected {check.expected}, found {check.found}')}[/]")
 
     @property
     def good(self) -> bool:
