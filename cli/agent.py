@@ -1,0 +1,101 @@
+"""`lictor agent`: the identities of a trust domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from ..certs.domain import AGENT_DAYS, AgentInfo, TrustDomain
+from .output import console, json_option, print_json
+
+
+def _trust_option[F: Callable[..., Any]](command: F) -> F:
+    return click.option(
+        "--trust",
+        type=click.Path(path_type=Path),
+        default=Path("trust"),
+        show_default=True,
+        help="The trust domain's directory.",
+    )(command)
+
+
+@click.group("agent")
+def command() -> None:
+    """Identities: who may use the monitors of a trust domain."""
+
+
+@command.command("add")
+@click.argument("name")
+@click.option("--days", type=float, default=AGENT_DAYS, show_default=True, help="How long the certificate is good for.")
+@_trust_option
+@json_option
+def add(name: str, days: float, trust: Path, as_json: bool) -> None:
+    """Make the agent NAME: a key and a certificate with its SPIFFE ID.
+
+    Replaces a certificate that expired or was revoked; refuses to replace a good one.
+    """
+    domain = TrustDomain.open(trust)
+    files = domain.add_agent(name, days)
+    info = _find(domain, name)
+    if as_json:
+        print_json({**_to_json(info), "cert": str(files.cert), "key": str(files.key)})
+        return
+    console.print(f"{info.spiffe_id}, good until {info.not_after:%Y-%m-%d %H:%M}Z", markup=False)
+    console.print(f"run it:  lictor exec --agent {name} -- CMD", markup=False)
+
+
+@command.command("list")
+@_trust_option
+@json_option
+def list_(trust: Path, as_json: bool) -> None:
+    """Show every agent: its identity, how long its certificate is good for, whether it is revoked."""
+    agents = TrustDomain.open(trust).agents()
+    if as_json:
+        print_json([_to_json(info) for info in agents])
+        return
+    table = Table("agent", "identity", "good until (UTC)", "state", box=None)
+    for info in agents:
+        table.add_row(info.name, str(info.spiffe_id), f"{info.not_after:%Y-%m-%d %H:%M}", _state(info))
+    console.print(table if agents else "no agents yet: lictor agent add NAME")
+
+
+@command.command("revoke")
+@click.argument("name")
+@_trust_option
+@json_option
+def revoke(name: str, trust: Path, as_json: bool) -> None:
+    """Revoke the certificate of the agent NAME. Running monitors refuse it from their next look at the list on."""
+    info = TrustDomain.open(trust).revoke_agent(name)
+    if as_json:
+        print_json(_to_json(info))
+        return
+    console.print(f"revoked {info.spiffe_id}, serial {info.serial:x}", markup=False)
+
+
+def _find(domain: TrustDomain, name: str) -> AgentInfo:
+    return next(info for info in domain.agents() if info.name == name)
+
+
+def _state(info: AgentInfo) -> str:
+    if info.revoked:
+        return "revoked"
+    now = datetime.now(UTC)
+    if info.usable(now):
+        return "good"
+    return "expired" if now > info.not_after else "not yet valid"
+
+
+def _to_json(info: AgentInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "spiffe_id": str(info.spiffe_id),
+        "serial": f"{info.serial:x}",
+        "not_before": info.not_before.isoformat(),
+        "not_after": info.not_after.isoformat(),
+        "state": _state(info),
+    }
