@@ -24,8 +24,8 @@ from ..formats.errors import FormatError, LedgerError, UsageError
 from .sqlite_store import SqliteReader
 
 FORMAT = "evidence/1"
-MAX_LINE = 2 << 20
-"""Octets of the longest line that is read."""
+MAX_LINE = 40 << 20
+"""Octets of the longest line that is read: a binding has at most 32 MiB."""
 _ENTRY = re.compile(rb'\{"entry":(\{.*\}),"leaf":"([A-Za-z0-9_-]{43})"\}\n', re.ASCII)
 _ORDER = ("key", "binding", "ect", "bet", "entry", "end")
 
@@ -99,14 +99,19 @@ def export_lines(reader: SqliteReader) -> Generator[bytes]:
         yield canonical({"end": {"count": head.size, "checkpoint": head.checkpoint}}) + b"\n"
 
 
-def write_export(reader: SqliteReader, path: Path) -> None:
-    """Write the evidence file whole or not at all, readable by the owner only. Raises UsageError, LedgerError."""
+def write_export(reader: SqliteReader, path: Path) -> Header:
+    """Write the evidence file whole or not at all, readable by the owner only; what its first line says.
+
+    Raises UsageError if it cannot be written, LedgerError if the ledger cannot be read.
+    """
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as e:
         raise UsageError(f"{path} cannot be written: {e.strerror}") from None
     try:
         with open(descriptor, "wb") as f, closing(export_lines(reader)) as lines:
+            first = next(lines)
+            f.write(first)
             f.writelines(lines)
             f.flush()
             os.fsync(f.fileno())
@@ -117,6 +122,7 @@ def write_export(reader: SqliteReader, path: Path) -> None:
         if isinstance(e, OSError):
             raise UsageError(f"{path} cannot be written: {e.strerror}") from None
         raise
+    return _header(first)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..evidence import bet
@@ -20,6 +21,14 @@ from ..formats.canonical import digest
 from .report import Found
 
 
+@dataclass(slots=True)
+class _Doubt:
+    """How many of the entries of a window may or may not count as denied by default, or as not judged."""
+
+    denied: int = 0
+    unjudged: int = 0
+
+
 class _Chain:
     """The BETs of one agent and policy that are still to be checked, and the window of the first of them."""
 
@@ -27,6 +36,7 @@ class _Chain:
         self.last: Bet | None = None
         self.bets: deque[Bet] = deque()
         self.window: Window | None = None
+        self.doubt = _Doubt()
 
 
 class _Agent:
@@ -97,7 +107,7 @@ class WindowCheck:
         if not needs_judgement(entry):
             agent.windows.note(seq, data)
             return
-        _judged_elsewhere(agent, entry)
+        _note_doubt(agent, entry)
         agent.windows.action(seq, data, entry["behaviors"], entry["decision"])
 
     def root(self, size: int, root: bytes, proved: int) -> None:
@@ -125,7 +135,7 @@ class WindowCheck:
     def _window(self, agent_id: str, policy: str, one: Bet) -> Window:
         severities = self._severities[one.ext["binding_digest"]]
         info = PolicyInfo(policy, str(one.ext.get("binding_version")), one.ext["binding_digest"], severities)
-        return Window(agent_id, info, one.start, one.ext["first_seq"], one.ext.get("prev_bet"))
+        return Window(agent_id, info, one.start, 0, one.ext.get("prev_bet"))
 
     def _advance(self, agent_id: str, agent: _Agent, timestamp: float) -> None:
         """Close the windows that end by `timestamp`, open those that have begun."""
@@ -149,11 +159,20 @@ class WindowCheck:
         self._equal(one, "count", one.ext["count"], window.count)
         self._equal(one, "first_seq", one.ext["first_seq"], window.first_entry if window.count else size)
         self._equal(one, "bhv_evidence", one.evidence, window.evidence())
-        self._equal(one, "default_denied", one.ext.get("default_denied", 0), window.default_denied)
-        self._equal(one, "unjudged", one.ext.get("unjudged", 0), window.unjudged)
+        window.default_denied = self._within(one, "default_denied", window.default_denied, chain.doubt.denied)
+        window.unjudged = self._within(one, "unjudged", window.unjudged, chain.doubt.unjudged)
+        chain.doubt = _Doubt()
         self._equal(one, "bhv_details", [dict(item) for item in one.details], shown)
         self._equal(one, "bhv_result", one.result, window.result())
         self.checked += 1
+
+    def _within(self, one: Bet, name: str, counted: int, doubtful: int) -> int:
+        """What the BET says, if the entries leave that open."""
+        said: object = one.ext.get(name, 0)
+        if type(said) is int and counted - doubtful <= said <= counted:
+            return said
+        self._equal(one, name, said, counted)
+        return counted
 
     def _equal(self, one: Bet, name: str, said: object, found: object) -> None:
         if said != found:
@@ -174,9 +193,26 @@ def _check_follows(one: Bet, last: Bet | None) -> None:
         raise Found.gap(what, f"start {last.end}", f"start {one.start}", seq=one.ext["first_seq"])
 
 
-def _judged_elsewhere(agent: _Agent, entry: Mapping[str, Any]) -> None:
-    """A policy whose window was still open when the file was made judges too, though no BET of it is in the file."""
-    missing = {said["policy_id"] for said in entry["behaviors"] if agent.windows.get(said["policy_id"]) is None}
-    if missing:
-        ghosts = [Window(entry["agent_id"], PolicyInfo(name, "", "", {}), 0.0, 0, None) for name in missing]
-        agent.windows.set([*agent.windows.open, *ghosts])
+def _note_doubt(agent: _Agent, entry: Mapping[str, Any]) -> None:
+    """A verdict of a policy of which the file has no BET at that time: its window may have been open, or not.
+
+    It was not if a BET of the policy begins later. Otherwise an action that it judged counts as judged if the window
+    was open when the file was made, and as not judged if bindings were exchanged while the action was on its way.
+    """
+    known = [said for said in entry["behaviors"] if agent.windows.get(said["policy_id"]) is not None]
+    unknown = [said for said in entry["behaviors"] if _may_be_open(agent, said["policy_id"])]
+    if entry["decision"] == "deny":
+        denied = any(said["result"] != "pass" for said in unknown) and all(said["result"] == "pass" for said in known)
+        unjudged = False
+    else:
+        denied, unjudged = False, bool(unknown) and not known
+    if denied or unjudged:
+        for chain in agent.chains.values():
+            if chain.window is not None:
+                chain.doubt.denied += denied
+                chain.doubt.unjudged += unjudged
+
+
+def _may_be_open(agent: _Agent, policy: str) -> bool:
+    chain = agent.chains.get(policy)
+    return agent.windows.get(policy) is None and (chain is None or not chain.bets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,13 @@ ORIGIN = f"{DOMAIN}/monitor/one"
 ALPHA, BETA = f"spiffe://{DOMAIN}/agent/alpha", f"spiffe://{DOMAIN}/agent/beta"
 
 
-def binding(policy_id: str, **severities: str) -> dict[str, Any]:
+def binding(policy_id: str, version: str = "1.0.0", **severities: str) -> dict[str, Any]:
     behaviors = [{"behavior_id": name, "severity": severity} for name, severity in severities.items()]
-    return {"policy_id": policy_id, "version": "1.0.0", "expected_behaviors": behaviors}
+    return {"policy_id": policy_id, "version": version, "expected_behaviors": behaviors}
 
 
 BINDINGS = [binding("urn:p:data", reads="high", writes="low"), binding("urn:p:tools", calls="critical")]
+LATER = [binding("urn:p:data", "1.1.0", reads="high", writes="critical"), binding("urn:p:more", news="low")]
 
 
 def info(document: dict[str, Any]) -> PolicyInfo:
@@ -41,6 +42,7 @@ def info(document: dict[str, Any]) -> PolicyInfo:
 
 
 POLICIES = tuple(info(document) for document in BINDINGS)
+LATER_POLICIES = tuple(info(document) for document in LATER)
 
 
 def said(policy: PolicyInfo, behavior: str, result: str) -> dict[str, str]:
@@ -67,20 +69,29 @@ class Log:
     def ca(self) -> bytes:
         return self.trust.identity_ca.read_bytes()
 
+    applying: list[PolicyInfo] = field(default_factory=lambda: list(POLICIES))
+
     def lines(self) -> list[bytes]:
         return self.evidence.read_bytes().splitlines(keepends=True)
 
+    async def story(self, recorder: Recorder) -> None:
+        """What happens in a log, on a recorder that `running` started."""
+        await work(recorder, 5)
+        await exchange_bindings(recorder, self.applying)
+        await recorder.close()
+        await work(recorder, 2)
 
-def start(store: SqliteStore, trust: TrustDomain) -> tuple[Ledger, Recorder]:
+
+def start(store: SqliteStore, trust: TrustDomain, applying: list[PolicyInfo]) -> tuple[Ledger, Recorder]:
     files = trust.path / "monitors" / "one"
     signer = KeySigner.from_file(files / "evidence.key")
     ledger = Ledger.open(store, ORIGIN, signer)
     ledger.put_document("key", signer.kid, evidence_jwk((files / "evidence.pem").read_bytes()))
-    for document in BINDINGS:
+    for document in (*BINDINGS, *LATER):
         ledger.put_document("binding", digest(document), document)
 
     def policies_for(agent: str) -> tuple[PolicyInfo, ...]:
-        return POLICIES if agent == ALPHA else ()
+        return tuple(applying) if agent == ALPHA else ()
 
     recorder = Recorder(ledger, signer, MONITOR, policies_for, (), 3600.0, 0.0, stored=store)
     return ledger, recorder
@@ -99,15 +110,35 @@ async def work(recorder: Recorder, rounds: int) -> None:
             await recorder.record_action(action(ALPHA, number, said(data, "reads", "pass"), kind="delegation"))
 
 
+async def exchange_bindings(recorder: Recorder, applying: list[PolicyInfo]) -> None:
+    """New bindings judge before their windows are open, old ones after theirs were closed."""
+    tools = POLICIES[1]
+    newer, more = LATER_POLICIES
+    await recorder.record_action(action(ALPHA, 100, said(more, "news", "pass")))
+    await recorder.record_action(action(ALPHA, 101, said(more, "news", "fail")))
+    applying[:] = LATER_POLICIES
+    await recorder.reload()
+    await recorder.record_action(action(ALPHA, 102, said(tools, "calls", "pass")))
+    await recorder.record_action(action(ALPHA, 103, said(tools, "calls", "fail")))
+    await recorder.record_action(action(ALPHA, 104, said(more, "news", "fail"), said(newer, "reads", "pass")))
+    await recorder.record_action(action(ALPHA, 105, said(newer, "writes", "fail")))
+    applying[:] = POLICIES
+    await recorder.reload()
+
+
 async def fill(path: Path, trust: TrustDomain) -> None:
-    for rounds in (9, 6):
-        store = SqliteStore(path)
-        ledger, recorder = start(store, trust)
-        await work(recorder, rounds)
-        if rounds == 6:
-            await recorder.close()
-            await work(recorder, 2)
-        await ledger.close()
+    applying = list(POLICIES)
+    store = SqliteStore(path)
+    ledger, recorder = start(store, trust, applying)
+    await work(recorder, 9)
+    await ledger.close()
+    store = SqliteStore(path)
+    ledger, recorder = start(store, trust, applying)
+    await work(recorder, 5)
+    await exchange_bindings(recorder, applying)
+    await recorder.close()
+    await work(recorder, 2)
+    await ledger.close()
 
 
 @pytest.fixture(scope="session")
@@ -134,4 +165,4 @@ def log(made: Log, tmp_path: Path) -> Log:
 @pytest.fixture
 def running(log: Log) -> Callable[[], tuple[Ledger, Recorder]]:
     """Starts a recorder on the copied ledger; whoever starts it closes the ledger."""
-    return lambda: start(SqliteStore(log.ledger), log.trust)
+    return lambda: start(SqliteStore(log.ledger), log.trust, log.applying)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import tracemalloc
@@ -86,6 +87,22 @@ async def test_a_ledger_is_verified_while_the_monitor_writes_it(log: Any, runnin
     await ledger.commit()
     report = verify_log(log.ledger, log.ca)
     assert (report.verdict, report.entries, report.uncovered) == ("intact", before.entries + 1, before.uncovered + 1)
+    await ledger.close()
+
+
+async def test_a_log_is_intact_at_every_moment(log: Any, running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, recorder = running()
+    record = recorder.record_action
+    verdicts = []
+
+    async def record_and_verify(draft: Any) -> Any:
+        receipt = await record(draft)
+        verdicts.append(str(verify_log(log.ledger, log.ca).problem))
+        return receipt
+
+    monkeypatch.setattr(recorder, "record_action", record_and_verify)
+    await log.story(recorder)
+    assert (set(verdicts), len(verdicts) > 20) == ({"None"}, True)
     await ledger.close()
 
 
@@ -267,8 +284,18 @@ def partial_bet(lines: list[bytes]) -> tuple[int, dict[str, Any]]:
     raise AssertionError("the log has no such BET")
 
 
+def without_first_entry(lines: list[bytes], claims: dict[str, Any]) -> dict[str, Any]:
+    """The claims over the same window as if its first entry were not there."""
+    start, end = claims["bhv_window"]["start"], claims["bhv_window"]["end"]
+    entries = [orjson.loads(lines[number])["entry"] for number in where(lines, "entry")]
+    of_agent = [e for e in entries if e["agent_id"] == claims["sub"] and start <= e["timestamp"] < end][1:]
+    evidence = base64url.encode(hashlib.sha256(canonical(of_agent)).digest())
+    return {"bhv_evidence": evidence, "ext.first_seq": of_agent[0]["seq"], "ext.count": len(of_agent)}
+
+
 BET_FORGERIES: dict[str, tuple[dict[str, Any], str]] = {
     "count": ({"ext.count": 1}, "count of BET"),
+    "the first entries left out": ({"leave out": 1}, "count of BET"),
     "first_seq": ({"ext.first_seq": 1}, "first_seq of BET"),
     "evidence": ({"bhv_evidence": "T1PNoYwrqgwDVLtfmj7L5e0Sq02OEbqHPC8RFhICuUU"}, "bhv_evidence of BET"),
     "result": ({"bhv_result": "pass", "bhv_details": []}, "bhv_details of BET"),
@@ -291,6 +318,8 @@ def test_what_a_bet_says_is_computed_again(
 ) -> None:
     number, claims = partial_bet(lines)
     changes, message = BET_FORGERIES[forgery]
+    if "leave out" in changes:
+        changes = without_first_entry(lines, claims)
     for path, value in changes.items():
         *folders, name = path.split(".")
         members = claims[folders[0]] if folders else claims

@@ -1,0 +1,89 @@
+"""How entries and reports look to people. What agents wrote is never taken for markup or for terminal codes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ..verifier.report import LogReport
+
+_COLOURS = {"allow": "green", "flag": "yellow", "hold": "yellow", "deny": "red"}
+
+
+def plain(value: object) -> str:
+    """Text in which nothing can steer a terminal: what is not printable is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(value))
+
+
+def moment(timestamp: float) -> str:
+    """A NumericDate in UTC to the millisecond, without the day."""
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%H:%M:%S.%f")[:-3]
+
+
+def _agent(agent_id: str) -> str:
+    """An agent's name, or its whole ID where that is not of the usual form."""
+    _, usual, name = agent_id.partition("/agent/")
+    return plain(name if usual else agent_id)
+
+
+def _cells(entry: dict[str, Any]) -> list[Text]:
+    start = [Text(str(entry["seq"]), "bold"), Text(moment(entry["timestamp"]), "dim"), Text(_agent(entry["agent_id"]))]
+    what = [Text(plain(entry["action_type"])), Text(plain(entry["action_target"]))]
+    if "outcome_of" in entry:
+        outcome = entry["outcome"]
+        shown = [plain(outcome[name]) for name in ("status", "error") if outcome.get(name) is not None]
+        if "duration_ms" in outcome:
+            shown.append(f"{outcome['duration_ms']:.1f} ms")
+        return [*start, Text(" ".join([f"outcome of {entry['outcome_of']}", *shown]), "dim"), *what]
+    decision = plain(entry["decision"])
+    reason = "" if entry["reason"] == "allowed" else f" {plain(entry['reason'])}"
+    return [*start, Text.assemble((decision, _COLOURS.get(decision, "")), reason), *what]
+
+
+def entry_table(entries: list[dict[str, Any]]) -> Table:
+    """Entries for people; times are UTC, with the days they span in the title."""
+    ends = (entries[0], entries[-1])
+    days = dict.fromkeys(str(datetime.fromtimestamp(entry["timestamp"], UTC).date()) for entry in ends)
+    title = " to ".join(days) + " UTC"
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_style="dim")
+    table.add_column("seq", justify="right")
+    for name in ("time", "agent", "decision", "type"):
+        table.add_column(name, no_wrap=name == "time", overflow="fold")
+    table.add_column("target", overflow="fold", ratio=1)
+    for entry in entries:
+        table.add_row(*_cells(entry))
+    return table
+
+
+def entry_text(entry: dict[str, Any]) -> Text:
+    """One entry on one line."""
+    return Text("  ").join(_cells(entry))
+
+
+def report_table(report: LogReport) -> Table:
+    """What was checked and what was found."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    if report.problem is not None:
+        table.add_row("problem", Text(plain(report.problem), "red" if report.verdict == "bad" else "yellow"))
+    rows = {
+        "log": plain(report.origin) or "unknown",
+        "entries": f"{report.entries} of {report.declared} read and in order; a signed root covers {report.proved}",
+        "root": report.root,
+        "BETs": f"{report.bets} signed, in sequence and computed again"
+        + _more(report.bets_beyond, "reach beyond the end"),
+        "ECTs": f"{report.ects} minted here"
+        + _more(report.ects_foreign, "of other monitors (see lictor chain verify)"),
+        "open": f"{report.uncovered} entries are under no BET of this file",
+    }
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def _more(count: int, what: str) -> str:
+    return f"; {count} {what}" if count else ""
