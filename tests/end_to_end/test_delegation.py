@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from end_to_end.world import Server
 
 from lictor.certs.evidence_keys import EvidenceKeys, evidence_jwk
 from lictor.evidence import bet, ect
@@ -19,12 +20,9 @@ MESSAGE = {"jsonrpc": "2.0", "id": 7, "method": "SendMessage", "params": {"messa
 
 
 @pytest.fixture
-def pair(make_monitor: Callable[..., Any], make_binding: Callable[..., Any], outside: Any) -> Iterator[Any]:
+def pair(make_monitor: Callable[..., Any], make_binding: Callable[..., Any]) -> Iterator[Any]:
     """Monitor A before an agent, monitor B before a sub-agent that is a plain HTTP server."""
-    from_conftest = type(outside).__module__
-    import sys
-
-    local = sys.modules[from_conftest].Server(None)
+    local = Server(None)
     inbound = make_binding(delegation=[URN_B], http_request=["https://127.0.0.1/x"])
     b = make_monitor(
         "b",
