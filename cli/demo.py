@@ -111,7 +111,7 @@ def _run_agents(story: Story, world: World, programs: Programs) -> None:
     with story.chapter("An MCP server (official SDK), and two data sources that demand a client certificate"):
         urls, ports = _start_outside(world, launcher)
         story.tell(f"tool {urls.tool}, approved data {urls.approved_data}, other data {urls.other_data}")
-    with story.chapter("Two monitors, each with a binding that the operator signed", "monitors start"):
+    with story.chapter("Two monitors, with bindings that the operator signed", "monitors start"):
         write_monitor_a(world, ports, urls)
         write_monitor_b(world, ports, urls)
         monitors = {name: launcher.monitor(name) for name in ("a", "b")}

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..evidence.export import write_export
 from ..evidence.sqlite_store import SqliteReader
+from ..verifier.chain import read_chain, verify_chain
 from ..verifier.log import verify_log
 from .demo_pictures import Evidence, bet_table, dag_trees, log_table, read_evidence
 from .demo_story import Story
@@ -30,7 +31,7 @@ def tell_evidence(story: Story, world: World) -> None:
         story.show(bet_table((*a.bets, *b.bets)))
         _check_bets(story, a, b)
     with story.chapter("Who did what for whom: the delegation DAG"):
-        for tree in dag_trees((a, b)):
+        for tree in dag_trees(read_chain(files.values()), (a, b)):
             story.show(tree)
     with story.chapter("Verification, offline, with one public certificate"):
         shutil.copyfile(world.identity_ca, world.evidence / world.identity_ca.name)
@@ -77,6 +78,9 @@ def _verify(story: Story, world: World, files: dict[str, Path]) -> None:
         what = f"log of monitor {name}: {report.entries} entries, {report.bets} BETs"
         found = f"{report.verdict}: {report.problem}" if report.problem else report.verdict
         story.check(what, expected="intact", found=found)
+    chain = verify_chain(files.values(), ca)
+    what = f"both together: {len(chain.nodes)} nodes, {len(chain.bets)} BETs"
+    story.check(what, expected="intact", found=" ".join((chain.verdict, *map(str, chain.problems))))
 
 
 def _tamper(story: Story, world: World, path: Path) -> None:

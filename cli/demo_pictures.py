@@ -12,23 +12,20 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from ..evidence import bet, ect
 from ..evidence.bet import Bet
-from ..evidence.ect import Ect
 from ..evidence.export import EntryLine, TokenLine, open_lines, read_records
-from ..formats import jws, strict_json
+from ..formats import strict_json
+from ..verifier.bets import parse_bet
+from ..verifier.chain import Chain, Node
 from .log_view import plain
-
-_BET_TYP = frozenset({bet.TYP})
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What an evidence file says: entries as objects, tokens as read."""
+    """What an evidence file says: entries as objects, BETs as read."""
 
     entries: tuple[Mapping[str, Any], ...]
     bets: tuple[Bet, ...]
-    nodes: tuple[Ect, ...]
 
     @property
     def actions(self) -> list[Mapping[str, Any]]:
@@ -38,20 +35,14 @@ class Evidence:
 
 def read_evidence(path: Path) -> Evidence:
     """Read an evidence file without verifying it. Raises FormatError, VerificationError, UsageError."""
-    entries, bets, nodes = [], [], []
+    entries, bets = [], []
     with open_lines(path) as lines:
         for _, record in read_records(lines):
             if isinstance(record, EntryLine):
                 entries.append(strict_json.loads_object(record.data))
             elif isinstance(record, TokenLine) and record.kind == "bet":
-                bets.append(bet.parse(_claims(record.token, _BET_TYP), record.token))
-            elif isinstance(record, TokenLine):
-                nodes.append(ect.parse(_claims(record.token, ect.ACCEPTED_TYP), record.token))
-    return Evidence(tuple(entries), tuple(bets), tuple(nodes))
-
-
-def _claims(token: str, typ: frozenset[str]) -> dict[str, Any]:
-    return jws.parse_compact(token, typ=typ).claims()
+                bets.append(parse_bet(record.token))
+    return Evidence(tuple(entries), tuple(bets))
 
 
 def log_table(evidence: Evidence) -> Table:
@@ -77,36 +68,32 @@ def bet_table(bets: Iterable[Bet]) -> Table:
     return table
 
 
-def dag_trees(files: Iterable[Evidence]) -> Iterator[Tree]:
-    """A tree for each workflow: nodes under their first predecessor, with the actions and BETs of each node."""
-    nodes: dict[str, Ect] = {}
-    children: defaultdict[str | None, list[Ect]] = defaultdict(list)
+def dag_trees(chain: Chain, files: Iterable[Evidence]) -> Iterator[Tree]:
+    """A tree from each node without predecessor, with the actions and BETs of the nodes. Each node is drawn once."""
     actions: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    bets: defaultdict[str, list[Bet]] = defaultdict(list)
     for evidence in files:
-        nodes |= {node.jti: node for node in evidence.nodes}
         for entry in evidence.actions:
             actions[entry["node"]].append(entry)
-        for one in evidence.bets:
-            bets[one.parents[0]].append(one)
-    for node in nodes.values():
-        known = [parent for parent in node.parents if parent in nodes]
-        children[known[0] if known else None].append(node)
+    drawn: set[str] = set()
 
-    def grow(tree: Tree, node: Ect) -> None:
-        branch = tree.add(f"[bold]{_safe(_who(node.subject or node.issuer))}[/] {_node(node)}")
-        for entry in actions[node.jti]:
+    def grow(tree: Tree, node: Node) -> None:
+        drawn.add(node.ect.jti)
+        branch = tree.add(f"[bold]{_safe(_who(node.agent))}[/] {_node(node)}")
+        for entry in actions[node.ect.jti]:
             mark = "✗" if entry["decision"] == "deny" else "✓"
             branch.add(f"{_colour(entry)}{mark}[/] {_safe(_action(entry))}")
-        for one in bets[node.jti]:
+        for one in node.bets:
             branch.add(f"BET {one.jti[:8]} {_safe(one.policy)} {_result(one.result)}")
-        for child in children[node.jti]:
-            grow(branch, child)
+        for child in node.children:
+            if child.ect.jti not in drawn:
+                grow(branch, child)
 
-    for root in children[None]:
-        tree = Tree(f"workflow {root.wid}")
-        grow(tree, root)
-        yield tree
+    for wid, nodes in chain.workflows().items():
+        for root in nodes:
+            if not root.parents:
+                tree = Tree(f"workflow {_safe(wid)}")
+                grow(tree, root)
+                yield tree
 
 
 def _table(*columns: str) -> Table:
@@ -126,8 +113,8 @@ def _who(identity: str) -> str:
     return "/".join(identity.split("/")[-2:])
 
 
-def _node(node: Ect) -> str:
-    return f"[dim]node {node.jti[:8]}, minted by {_safe(_who(node.issuer))}[/]"
+def _node(node: Node) -> str:
+    return f"[dim]node {node.ect.jti[:8]}, minted by {_safe(_who(node.ect.issuer))}[/]"
 
 
 def _action(entry: Mapping[str, Any]) -> str:

@@ -16,12 +16,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
+import httpx2
 from a2a.client import A2AClientError, create_client
 from a2a.helpers import get_stream_response_text, new_text_message
 from a2a.types import Role, SendMessageRequest
 from mcp import Client, MCPError
 
-REFUSALS = (httpx.HTTPError, MCPError, A2AClientError, OSError)
+REFUSALS = (httpx.HTTPError, httpx2.HTTPError, MCPError, A2AClientError, OSError)
 
 
 async def use_tool(url: str, name: str, arguments: dict[str, Any]) -> Any:
