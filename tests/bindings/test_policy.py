@@ -1,4 +1,4 @@
-import timeit
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -159,8 +159,23 @@ def test_the_cost_does_not_grow_with_the_bindings_of_others() -> None:
     others = [binding(f"o{i}", TOOLS, subjects=(f"spiffe://example.org/agent/o{i}",)) for i in range(3000)]
     action = Action(ALICE, ActionType.TOOL_CALL, MCP.urn)
 
-    def cost(policy: Policy) -> float:
+    def steps(policy: Policy) -> int:
+        """Lines and calls, in Python and into C, of one judgement once the agent's rules were collected."""
         assert policy.judge(action).allowed
-        return min(timeit.repeat(lambda: policy.judge(action), number=200, repeat=7))
+        count = 0
 
-    assert cost(Policy([*others, binding("p", TOOLS)], CATALOG)) < 20 * cost(Policy([binding("p", TOOLS)], CATALOG))
+        def step(*_: object) -> object:
+            nonlocal count
+            count += 1
+            return step
+
+        sys.setprofile(step)
+        sys.settrace(step)
+        try:
+            policy.judge(action)
+        finally:
+            sys.settrace(None)
+            sys.setprofile(None)
+        return count
+
+    assert steps(Policy([*others, binding("p", TOOLS)], CATALOG)) == steps(Policy([binding("p", TOOLS)], CATALOG))
