@@ -1,0 +1,127 @@
+"""`lictor bet`: Behavioral Evidence Tokens, such as a refusal carries in its `Behavioral-Evidence` header."""
+
+from __future__ import annotations
+
+import os.path
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.text import Text
+
+from ..certs.evidence_keys import EvidenceKeys
+from ..evidence.bet import Bet
+from ..formats.errors import FormatError, UsageError, VerificationError
+from ..verifier.bets import BetReport, bet_json, find_tokens, holds_evidence, parse_bet, take_keys, verify_bet
+from .evidence_view import FILE, bet_table, find_ca, read_ca, trust_options
+from .log_view import plain
+from .output import console, json_option, print_json
+
+_SOURCES = click.argument("sources", metavar="TOKEN|HEADER|FILE|-…", nargs=-1, required=True)
+
+
+class _Moment(click.ParamType[float]):
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value)
+        try:
+            return float(text)
+        except ValueError:
+            pass
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(f"{text!r} is neither seconds since 1970 nor an ISO 8601 time", param, ctx)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+@click.group()
+def command() -> None:
+    """Behavioral Evidence Tokens: show, verify."""
+
+
+@command.command()
+@_SOURCES
+@json_option
+def show(sources: tuple[str, ...], as_json: bool) -> None:
+    """Show what BETs say. Nothing is verified."""
+    bets: list[Bet] = [parse_bet(token) for token in _tokens(sources)]
+    if as_json:
+        print_json([bet_json(one) for one in bets])
+        return
+    for one in bets:
+        console.print(bet_table(one), "")
+    console.print(Text("Nothing was verified; `lictor bet verify` does.", "dim"))
+
+
+@command.command()
+@_SOURCES
+@trust_options
+@click.option("--keys", metavar="FILE", multiple=True, type=FILE, help="Evidence file, evidence.pem, JWK or JWK set.")
+@click.option("--audience", metavar="ID", multiple=True, help="One of these must be in `aud`; none: any will do.")
+@click.option("--at", metavar="TIME", type=_Moment(), help="Judge by this time, not by now.")
+@click.option("--kept", is_flag=True, help="Evidence that was kept: do not judge by the clock at all.")
+@json_option
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    trust: Path | None,
+    config: Path,
+    keys: tuple[Path, ...],
+    audience: tuple[str, ...],
+    at: float | None,
+    kept: bool,
+    as_json: bool,
+) -> None:
+    """Verify BETs: signature, key, claims, audience, time. Exit 1 if one does not hold.
+
+    Keys that the CA vouches for are taken from --keys, from evidence files among the sources and from the monitors'
+    directories beside the CA. A result of `fail` that was verified is good evidence, so it exits 0.
+    """
+    if kept and at is not None:
+        raise UsageError("--kept and --at exclude each other")
+    ca = find_ca(trust, config)
+    known = _keys(ca, [*keys, *_evidence_files(sources)])
+    now = None if kept else at if at is not None else time.time()
+    reports = [verify_bet(token, known, audience=audience or None, now=now) for token in _tokens(sources)]
+    good = all(report.ok for report in reports)
+    if as_json:
+        print_json({"ok": good, "bets": [report.to_json() for report in reports]})
+    else:
+        _print_reports(reports)
+    ctx.exit(0 if good else 1)
+
+
+def _tokens(sources: Iterable[str]) -> list[str]:
+    try:
+        return [token for source in sources for token in find_tokens(source)]
+    except FormatError as e:
+        raise UsageError(str(e)) from None
+
+
+def _evidence_files(sources: Iterable[str]) -> list[Path]:
+    return [Path(source) for source in sources if os.path.isfile(source) and holds_evidence(Path(source))]
+
+
+def _keys(ca: Path, files: Iterable[Path]) -> EvidenceKeys:
+    keys = EvidenceKeys(read_ca(ca))
+    beside = sorted(ca.parent.glob("monitors/*/evidence.pem"))
+    for path in (*beside, *files):
+        try:
+            take_keys(keys, path)
+        except VerificationError as e:
+            raise VerificationError(f"{path}: {e}") from None
+    return keys
+
+
+def _print_reports(reports: Iterable[BetReport]) -> None:
+    for report in reports:
+        if report.bet is not None:
+            console.print(Text.assemble(("good", "bold green"), f"  signed by {report.bet.issuer}"))
+            console.print(bet_table(report.bet), "")
+        else:
+            console.print(Text.assemble(("bad", "bold red"), f"  {plain(report.token[:24])}…: {plain(report.problem)}"))

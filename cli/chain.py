@@ -1,0 +1,82 @@
+"""`lictor chain`: a delegation chain from the evidence files of the monitors that took part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+
+from ..verifier.chain import Chain, read_chain, verify_chain
+from ..verifier.log import verify_log
+from ..verifier.report import LogReport
+from .evidence_view import FILE, chain_trees, find_ca, read_ca, trust_options
+from .log_view import plain
+from .output import console, errors, json_option, print_json
+
+_FILES = click.argument("files", metavar="FILE|LEDGER…", nargs=-1, required=True, type=FILE)
+_COLOURS = {"intact": "green", "bad": "red", "prefix_only": "yellow", "gap": "yellow", "missing": "yellow"}
+
+
+@click.group()
+def command() -> None:
+    """A delegation chain: show, verify."""
+
+
+@command.command()
+@_FILES
+@json_option
+def show(files: tuple[Path, ...], as_json: bool) -> None:
+    """Show who worked for whom, with the evidence of each node. No signature is verified."""
+    chain = read_chain(files)
+    if as_json:
+        print_json(chain.to_json())
+        return
+    for tree in chain_trees(chain):
+        console.print(tree, "")
+    _print_problems(chain)
+    console.print(Text("No signature was verified; `lictor chain verify` does.", "dim"))
+
+
+@command.command()
+@_FILES
+@trust_options
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, files: tuple[Path, ...], trust: Path | None, config: Path, as_json: bool) -> None:
+    """Verify the logs and the chain that they tell of, offline. Exit 0 intact, 1 bad, 3 something is not there."""
+    ca = read_ca(find_ca(trust, config))
+    with errors.status(Text("verifying")):
+        logs = {path: verify_log(path, ca) for path in files}
+        chain = verify_chain(files, ca)
+    codes = {"intact": 0, "bad": 1, "gap": 3, "prefix_only": 3}
+    verdicts = [chain.verdict, *(report.verdict for report in logs.values())]
+    code = 1 if "bad" in verdicts else max(codes[verdict] for verdict in verdicts)
+    if as_json:
+        print_json({"ok": code == 0, "chain": chain.to_json(), "logs": [_log_json(*item) for item in logs.items()]})
+    else:
+        _print(chain, logs)
+    ctx.exit(code)
+
+
+def _log_json(path: Path, report: LogReport) -> dict[str, Any]:
+    return {"file": str(path), **report.to_json()}
+
+
+def _print(chain: Chain, logs: dict[Path, LogReport]) -> None:
+    for path, report in logs.items():
+        problem = f": {report.problem}" if report.problem else f", {report.entries} entries, {report.bets} BETs"
+        console.print(_verdict(report.verdict), Text(plain(f"log {path}{problem}")))
+    _print_problems(chain)
+    counted = f"chain of {len(chain.nodes)} nodes and {len(chain.bets)} BETs in {len(chain.workflows())} workflows"
+    console.print(_verdict(chain.verdict), Text(counted))
+
+
+def _print_problems(chain: Chain) -> None:
+    for problem in chain.problems:
+        console.print(_verdict(problem.kind), Text(plain(problem.what)))
+
+
+def _verdict(word: str) -> Text:
+    return Text(word.replace("_", " "), f"bold {_COLOURS[word]}")

@@ -1,0 +1,133 @@
+"""BETs and delegation chains as people read them, and where their commands find the CA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from ..evidence.bet import Bet
+from ..formats.errors import UsageError
+from ..proxy.config import load
+from ..verifier.chain import Chain, Node
+from .log_view import plain
+
+COLOURS = {"pass": "green", "partial": "yellow", "fail": "red", "not-run": "dim"}
+FILE = click.Path(path_type=Path)
+
+
+def trust_options[F: Callable[..., object]](command: F) -> F:
+    """The one root of trust: `--trust CA.PEM`, or that of the configuration."""
+    default = Path("lictor.toml")
+    command = click.option("-c", "--config", type=FILE, default=default, show_default=True, help="Configuration.")(
+        command
+    )
+    text = "The identity CA's certificate, the root of all trust here; without it, the configuration's."
+    return click.option("--trust", metavar="CA.PEM", type=FILE, help=text)(command)
+
+
+def find_ca(trust: Path | None, config: Path) -> Path:
+    """Raises UsageError if neither names a CA."""
+    if trust is not None:
+        return trust
+    if not config.exists():
+        raise UsageError(f"name the identity CA's certificate with --trust CA.PEM (there is no {config})")
+    return load(config).identity.trust / "identity-ca.pem"
+
+
+def read_ca(path: Path) -> bytes:
+    """Raises UsageError if the file cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise UsageError(f"the CA certificate {path} cannot be read: {e.strerror}") from None
+
+
+def when(moment: float) -> str:
+    """A NumericDate in UTC, to the second."""
+    try:
+        return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return str(moment)
+
+
+def short(identity: str) -> str:
+    """The last two parts of a SPIFFE ID: `agent/a`."""
+    return "/".join(identity.split("/")[-2:])
+
+
+def bet_table(one: Bet) -> Table:
+    """All of one BET that people ask about."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    trigger, count = plain(one.ext.get("trigger", "unknown")), plain(one.ext.get("count", "unknown"))
+    rows = [
+        ("result", Text(one.result, COLOURS.get(one.result, ""))),
+        ("agent", Text(one.subject)),
+        ("policy", Text(one.policy)),
+        ("window", Text(f"{when(one.start)} to {when(one.end)} UTC, {count} entries")),
+        ("evidence", Text(one.evidence)),
+        ("issued by", Text(one.issuer)),
+        ("issued on", Text(f"{trigger}, {when(one.iat)} UTC, expires {when(one.exp)} UTC")),
+        ("for", Text(", ".join(one.audience))),
+        ("node", Text(f"{', '.join(one.parents)} of workflow {one.wid}")),
+        ("id", Text(one.jti)),
+    ]
+    refused = one.ext.get("refused")
+    if isinstance(refused, dict):
+        target = refused.get("action_target", refused.get("action_target_digest"))
+        rows.insert(1, ("refused", Text(plain(f"entry {refused.get('seq')}: {target} ({refused.get('reason')})"))))
+    for name, value in rows:
+        table.add_row(name, value)
+    for item in one.details:
+        result = str(item["result"])
+        said = plain(f"{item.get('evaluated', '?')} evaluated, {item.get('violations', '?')} violations")
+        table.add_row("behavior", Text.assemble((result, COLOURS.get(result, "")), f" {item['behavior_id']}: {said}"))
+    return table
+
+
+def chain_trees(chain: Chain) -> Iterator[Tree]:
+    """A tree for each workflow; a node with several predecessors hangs under the first and names the others."""
+    for wid, nodes in chain.workflows().items():
+        tree = Tree(Text.assemble("workflow ", (wid or "without a name", "bold")))
+        roots = [node for node in nodes if not node.parents]
+        _grow(tree, roots)
+        yield tree
+
+
+def _grow(tree: Tree, roots: Iterable[Node]) -> None:
+    waiting = [(tree, node) for node in reversed(list(roots))]
+    while waiting:
+        above, node = waiting.pop()
+        branch = above.add(_node_text(node))
+        for one in _folded(node.bets):
+            branch.add(one)
+        own = [child for child in node.children if child.parents[0] is node]
+        waiting += [(branch, child) for child in reversed(own)]
+
+
+def _node_text(node: Node) -> Text:
+    text = Text.assemble((short(node.agent), "bold"), f" {node.ect.exec_act} ", (f"{when(node.ect.iat)} UTC", "dim"))
+    text.append(f", node {node.ect.jti[:8]} by {short(node.ect.issuer)}", "dim")
+    others = [parent.ect.jti[:8] for parent in node.parents[1:]]
+    if others:
+        text.append(f", also after {', '.join(others)}", "dim")
+    absent = len(node.ect.parents) - len(node.parents)
+    if absent:
+        text.append(f", {absent} predecessor{'s' * (absent > 1)} not in the files", "yellow")
+    return text
+
+
+def _folded(bets: Iterable[Bet]) -> Iterator[Text]:
+    """One line a BET, oldest first."""
+    for one in sorted(bets, key=lambda one: (one.start, one.policy)):
+        trigger, count = plain(one.ext.get("trigger", "")), plain(one.ext.get("count", "?"))
+        result = (one.result, COLOURS.get(one.result, ""))
+        rest = (f" {trigger}, {count} entries, {one.jti[:8]}", "dim")
+        yield Text.assemble("BET ", result, f" {one.policy}", rest)
