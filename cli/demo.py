@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from .. import examples
 from ..formats.errors import UsageError
@@ -49,7 +51,7 @@ def command(folder: Path | None, as_json: bool) -> int:
     story = Story(Console(highlight=False, soft_wrap=True, quiet=as_json))
     story.console.print(
         "[bold]lictor demo[/]: two agents behind two monitors, all on this machine's loopback interface.\n"
-        f"[dim]Files go to {world.root}[/]"
+        f"[dim]Files go to {escape(str(world.root))}[/]"
     )
     world.make_folders()
     with ended_by_signals(), Programs(world.logs) as programs:
@@ -212,11 +214,19 @@ def _read_json(path: Path) -> Any:
 
 
 def _tell_end(story: Story, world: World) -> None:
-    root = world.root
-    story.console.print(
-        f"\n[bold]Everything is in {root}[/]: configuration, certificates, logs, evidence.\n"
-        "Three commands to try next:\n"
-        f"    lictor log show -c {root}/monitor-a/lictor.toml\n"
-        f"    lictor chain show {root}/evidence/a.jsonl {root}/evidence/b.jsonl\n"
-        "    lictor init my-agents && cd my-agents && lictor up"
+    failed = [check.what for check in story.checks if not check.ok]
+    held = len(story.checks) - len(failed)
+    verdict = f"[red]These did not hold: {escape('; '.join(failed))}.[/]" if failed else "[green]Everything held.[/]"
+    a, b, ca = (shlex.quote(str(world.evidence / name)) for name in ("a.jsonl", "b.jsonl", "identity-ca.pem"))
+    commands = (
+        f"lictor chain verify {a} {b} --trust {ca}",
+        f"lictor log show --decision deny -c {shlex.quote(str(world.configuration('a')))}",
+        "lictor init my-agents",
     )
+    story.console.print(
+        f"\n{held} of {len(story.checks)} checks as expected. {verdict}\n"
+        f"[bold]Everything is in {escape(str(world.root))}[/]: configuration, certificates, output, evidence.\n"
+        "Three commands to try next:"
+    )
+    for command in commands:
+        story.tell(command)

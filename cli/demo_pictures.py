@@ -17,6 +17,7 @@ from ..evidence.export import EntryLine, TokenLine, open_lines, read_records
 from ..formats import strict_json
 from ..verifier.bets import parse_bet
 from ..verifier.chain import Chain, Node
+from .evidence_view import short
 from .log_view import plain
 
 
@@ -53,7 +54,7 @@ def log_table(evidence: Evidence) -> Table:
     }
     for entry in evidence.actions:
         decision = f"{_colour(entry)}{_safe(entry['decision'])}[/] {status.get(entry['seq'], '')}"
-        table.add_row(str(entry["seq"]), _safe(_who(entry["agent_id"])), decision, _safe(_action(entry)))
+        table.add_row(str(entry["seq"]), _safe(short(entry["agent_id"])), decision, _safe(_action(entry)))
     return table
 
 
@@ -64,7 +65,7 @@ def bet_table(bets: Iterable[Bet]) -> Table:
         first, count = one.ext["first_seq"], one.ext["count"]
         entries = f"{first}-{first + count - 1}" if count > 1 else str(first) if count else "none"
         trigger = _safe(str(one.ext["trigger"]))
-        table.add_row(one.jti[:8], _safe(_who(one.subject)), _safe(one.policy), _result(one.result), trigger, entries)
+        table.add_row(one.jti[:8], _safe(short(one.subject)), _safe(one.policy), _result(one.result), trigger, entries)
     return table
 
 
@@ -78,7 +79,7 @@ def dag_trees(chain: Chain, files: Iterable[Evidence]) -> Iterator[Tree]:
 
     def grow(tree: Tree, node: Node) -> None:
         drawn.add(node.ect.jti)
-        branch = tree.add(f"[bold]{_safe(_who(node.agent))}[/] {_node(node)}")
+        branch = tree.add(f"[bold]{_safe(short(node.agent))}[/] {_node(node)}")
         for entry in actions[node.ect.jti]:
             mark = "✗" if entry["decision"] == "deny" else "✓"
             branch.add(f"{_colour(entry)}{mark}[/] {_safe(_action(entry))}")
@@ -108,13 +109,8 @@ def _safe(value: object) -> str:
     return escape(plain(value))
 
 
-def _who(identity: str) -> str:
-    """The last two parts of a SPIFFE ID: `agent/a`."""
-    return "/".join(identity.split("/")[-2:])
-
-
 def _node(node: Node) -> str:
-    return f"[dim]node {node.ect.jti[:8]}, minted by {_safe(_who(node.ect.issuer))}[/]"
+    return f"[dim]node {node.ect.jti[:8]}, minted by {_safe(short(node.ect.issuer))}[/]"
 
 
 def _action(entry: Mapping[str, Any]) -> str:
