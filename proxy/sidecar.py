@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import ssl
 from collections.abc import Callable
@@ -153,7 +154,7 @@ class Sidecar:
         except TimeoutError:
             return self._unreachable(f"no answer in {CONNECT_S:.0f} s")
         except OSError as e:
-            return self._unreachable(e.strerror or str(e))
+            return self._unreachable(_why(e))
         try:
             self._check_monitor(writer)
         except VerificationError as e:
@@ -191,6 +192,12 @@ class Sidecar:
             self._problems.add(text)
             self._on_problem(text)
         return Refusal(502, reason, text)
+
+
+def _why(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error) or "it ended the TLS handshake"
 
 
 type _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
