@@ -34,7 +34,7 @@ def show(files: tuple[Path, ...], as_json: bool) -> None:
         print_json(chain.to_json())
         return
     for tree in chain_trees(chain):
-        console.print(tree, "")
+        console.print(tree, soft_wrap=False)
     _print_problems(chain)
     console.print(Text("No signature was verified; `lictor chain verify` does.", "dim"))
 

@@ -49,9 +49,10 @@ def read_ca(path: Path) -> bytes:
 
 
 def when(moment: float) -> str:
-    """A NumericDate in UTC, to the second."""
+    """A NumericDate in UTC, to the second or, where it has a fraction, to the millisecond."""
     try:
-        return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        given = datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
+        return given.isoformat(" ", "milliseconds" if given.microsecond else "seconds")
     except (OverflowError, ValueError, OSError):
         return str(moment)
 
@@ -59,6 +60,10 @@ def when(moment: float) -> str:
 def short(identity: str) -> str:
     """The last two parts of a SPIFFE ID: `agent/a`."""
     return "/".join(identity.split("/")[-2:])
+
+
+def _entries(count: str) -> str:
+    return f"{count} entr{'y' if count == '1' else 'ies'}"
 
 
 def bet_table(one: Bet) -> Table:
@@ -71,7 +76,7 @@ def bet_table(one: Bet) -> Table:
         ("result", Text(one.result, COLOURS.get(one.result, ""))),
         ("agent", Text(one.subject)),
         ("policy", Text(one.policy)),
-        ("window", Text(f"{when(one.start)} to {when(one.end)} UTC, {count} entries")),
+        ("window", Text(f"{when(one.start)} to {when(one.end)} UTC, {_entries(count)}")),
         ("evidence", Text(one.evidence)),
         ("issued by", Text(one.issuer)),
         ("issued on", Text(f"{trigger}, {when(one.iat)} UTC, expires {when(one.exp)} UTC")),
@@ -129,5 +134,5 @@ def _folded(bets: Iterable[Bet]) -> Iterator[Text]:
     for one in sorted(bets, key=lambda one: (one.start, one.policy)):
         trigger, count = plain(one.ext.get("trigger", "")), plain(one.ext.get("count", "?"))
         result = (one.result, COLOURS.get(one.result, ""))
-        rest = (f" {trigger}, {count} entries, {one.jti[:8]}", "dim")
+        rest = (f" on {trigger}, {_entries(count)}, {one.jti[:8]}", "dim")
         yield Text.assemble("BET ", result, f" {one.policy}", rest)

@@ -148,10 +148,10 @@ class _NoKey(VerificationError):
 
 def _resolver(keys: EvidenceKeys) -> KeyResolver:
     """`keys.resolve`, telling a key that is not there from one that must not be relied on."""
-    known = {(jwk["kid"], jwk["iss"]) for jwk in keys.jwks()}
+    known = {jwk["kid"] for jwk in keys.jwks()}
 
     def resolve(kid: str, iss: str, at: float | None = None) -> PublicKey:
-        if (kid, iss) not in known:
+        if kid not in known:
             raise _NoKey(f"the key {kid} of {iss} is in none of the files")
         return keys.resolve(kid, iss, at)
 
