@@ -71,6 +71,11 @@ def test_verify_an_altered_entry(call: Call, chain_files: Any, tmp_path: Path) -
     code, out, _ = call("verify", altered, chain_files.two, "--trust", chain_files.ca)
     assert code == 1
     assert "an entry was altered" in out
+    assert call("verify", altered, "--trust", chain_files.ca)[0] == 1
+    two = tmp_path / "two.jsonl"
+    two.write_bytes(chain_files.two.read_bytes().replace(b'"method":"POST"', b'"method":"GETS"'))
+    code, out, _ = call("verify", two, "--trust", chain_files.ca)
+    assert ("is in none of the files" in out, code) == (True, 1)
 
 
 def test_verify_a_log_that_was_cut_off(call: Call, chain_files: Any, tmp_path: Path) -> None:
