@@ -11,6 +11,8 @@ import logging
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
@@ -21,15 +23,17 @@ from ..bindings.model import Action, ActionType, Decision, Verdict
 from ..bindings.policy import Policy
 from ..evidence.entry import ActionDraft, Receipt
 from ..formats.errors import FormatError, LictorError, VerificationError
-from ..formats.names import parse_authority, parse_origin_form, url_text
+from ..formats.names import host_text, parse_authority, parse_origin_form, url_text
 from . import delegate
-from .exchange import Control, Exchange, Tally, attach, exchange_of
-from .guard import Guard, NameRefused, check_headers, same_name
+from .exchange import Control, Exchange, Problem, Tally, attach, exchange_of, problem_of
+from .guard import Guard, NameRefused, check_head, same_name
 from .identify import Identify
 from .refusal import Refusal
 
 log = logging.getLogger(__name__)
 Hooked = Awaitable[None] | None
+
+MEMBER_DENIED = "batch_member_denied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +64,10 @@ class Enforce:
         try:
             if self._guard.tunnel(flow.client_conn) is not None:
                 raise NameRefused("name_mismatch", "CONNECT inside a tunnel is refused")
-            check_headers(flow.request.headers)
+            check_head(flow.request)
             authority = parse_authority(flow.request.authority, None)
         except (NameRefused, FormatError) as e:
-            exchange = self._exchange(flow, agent, ("https", flow.request.host, flow.request.port), "/")
-            return self._refuse_name(flow, exchange, e)
+            return self._refuse_name(flow, self._exchange(flow, agent, self._nearest(flow), "/"), e)
         exchange = self._exchange(flow, agent, ("https", *authority), "/")
         decision = self._policy().judge_authority(agent, *authority)
         if decision is None:
@@ -79,16 +82,17 @@ class Enforce:
         agent = self._agent(flow)
         if agent is None:
             return None
-        request = flow.request
+        request, problem = flow.request, problem_of(flow)
         try:
-            check_headers(request.headers)
+            if problem is not None:
+                raise NameRefused(problem.reason, problem.text)
+            check_head(request)
             path, query = parse_origin_form(request.path)
             host, port = same_name(request, self._guard.tunnel(flow.client_conn), flow.client_conn.sni)
             if "websocket" in request.headers.get("upgrade", "").lower():
                 raise NameRefused("upgrade_refused", "WebSocket is not judged yet and therefore not let through")
         except (NameRefused, FormatError) as e:
-            exchange = self._exchange(flow, agent, (request.scheme, request.host, request.port), "/")
-            return self._refuse_name(flow, exchange, e)
+            return self._refuse_name(flow, self._exchange(flow, agent, self._nearest(flow), "/"), e)
         exchange = self._exchange(flow, agent, (request.scheme, host, port), path)
         exchange.query = query
         request.data.host, request.data.port = host, port
@@ -109,9 +113,14 @@ class Enforce:
         exchange = exchange_of(flow)
         if exchange is None or exchange.inbound or exchange.refused or exchange.receipts:
             return None
-        text = str(flow.error)
-        reason = "body_too_large" if "body_size_limit" in text else "request_aborted"
-        return self._refuse_name(flow, exchange, NameRefused(reason, text))
+        problem = problem_of(flow) or Problem("request_aborted", str(flow.error)[:200])
+        return self._refuse_name(flow, exchange, NameRefused(problem.reason, problem.text))
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """No request leaves with an offer to switch protocols, so what would follow a 101 is nobody's action."""
+        if flow.response is not None and flow.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            log.warning("%s switches protocols without being asked: the exchange is ended", flow.request.host)
+            flow.kill()
 
     def _agent(self, flow: http.HTTPFlow) -> str | None:
         try:
@@ -126,11 +135,21 @@ class Enforce:
         attach(flow, exchange)
         return exchange
 
+    def _nearest(self, flow: http.HTTPFlow) -> tuple[str, str, int]:
+        """Where a request that names no one place would have gone, as far as that can be told."""
+        tunnel = self._guard.tunnel(flow.client_conn)
+        if tunnel is not None:
+            return ("https", *tunnel)
+        try:
+            return ("http", *parse_authority(f"{host_text(flow.request.host)}:{flow.request.port}", None))
+        except FormatError:
+            return ("http", "invalid", 80)
+
     def _refuse_name(self, flow: http.HTTPFlow, exchange: Exchange, problem: LictorError) -> Hooked:
         """Record and refuse what could not be mapped to an action at all."""
         reason = getattr(problem, "reason", "doubtful_name")
-        target = url_text(exchange.scheme, exchange.host or "invalid", exchange.port, "/")
-        action = Classified(ActionType.HTTP_REQUEST, target, {"method": flow.request.method[:32]}, None, False, None)
+        target = url_text(exchange.scheme, exchange.host, exchange.port, "/")
+        action = Classified(ActionType.HTTP_REQUEST, target, {"method": method_text(flow.request)}, None, False, None)
         return self._record(flow, exchange, [(action, Decision(Verdict.DENY, reason, (), f"{problem}"))])
 
     def _announced_too_large(self, flow: http.HTTPFlow, exchange: Exchange, target: Target | None) -> Hooked:
@@ -173,9 +192,12 @@ class Enforce:
         judged: Sequence[tuple[Classified, Decision]],
         drafts: Sequence[ActionDraft],
     ) -> None:
-        answers: list[Receipt | LictorError] = []
-        await asyncio.gather(*(self._control.record_action(d, answers.append) for d in drafts))
-        self._settle(flow, exchange, judged, answers)
+        # Receipts come as they are ready: that of a denied action, which carries evidence, after the others.
+        answers: dict[int, Receipt | LictorError] = {}
+        await asyncio.gather(
+            *(self._control.record_action(d, partial(answers.__setitem__, i)) for i, d in enumerate(drafts))
+        )
+        self._settle(flow, exchange, judged, [answers[i] for i in range(len(drafts))])
 
     def _settle(
         self,
@@ -191,10 +213,16 @@ class Enforce:
             problem = next(a for a in answers if not isinstance(a, Receipt))
             refuse(flow, exchange, unrecorded(self._settings.monitor_id, judged[0][0], problem))
             return
-        for (action, decision), receipt in zip(judged, receipts, strict=True):
-            if not (decision.allowed and receipt.decision in (Verdict.ALLOW, Verdict.FLAG)):
-                refuse(flow, exchange, refusal(self._settings.monitor_id, action, decision, receipt))
-                return
+        refused = [
+            (action, decision, receipt)
+            for (action, decision), receipt in zip(judged, receipts, strict=True)
+            if not (decision.allowed and receipt.decision in (Verdict.ALLOW, Verdict.FLAG))
+        ]
+        if refused:
+            # Of a batch the member that is to blame, not one that only shares its fate.
+            refused.sort(key=lambda one: one[1].reason == MEMBER_DENIED)
+            refuse(flow, exchange, refusal(self._settings.monitor_id, *refused[0]))
+            return
         permit(flow, exchange)
         if exchange.delegated:
             delegate.attach_evidence(flow.request.headers, receipts)
@@ -247,8 +275,7 @@ def whole_or_nothing(judged: list[tuple[Classified, Decision]]) -> list[tuple[Cl
         return judged
     hint = "Another member of this batch is not allowed; send the allowed ones without it."
     return [
-        (action, Decision(Verdict.DENY, "batch_member_denied", d.behaviors, hint) if d.allowed else d)
-        for action, d in judged
+        (action, Decision(Verdict.DENY, MEMBER_DENIED, d.behaviors, hint) if d.allowed else d) for action, d in judged
     ]
 
 
@@ -259,6 +286,11 @@ def authority_action(catalog: Catalog, host: str, port: int) -> Classified:
     if len(targets) == 1:
         return Classified(ACTION_TYPES[targets[0].kind], targets[0].urn, parameters, None, False, targets[0])
     return Classified(ActionType.HTTP_REQUEST, url_text("https", host, port, "/"), parameters)
+
+
+def method_text(request: http.Request) -> str:
+    """The method as an entry can hold it, whatever bytes it was."""
+    return request.data.method[:32].decode("ascii", "backslashreplace")
 
 
 def facts_of(request: http.Request, exchange: Exchange, body: bytes | None) -> RequestFacts:
@@ -280,6 +312,9 @@ def draft(request: http.Request, exchange: Exchange, action: Classified, decisio
         parameters["request_bytes"] = exchange.request_tally.size
         parameters["request_digest"] = exchange.request_tally.digest()
     target = action.catalog_target
+    # A request is refused for lines that are not ASCII; the entry that says so does without them.
+    context = [line for line in request.headers.get_all("execution-context") if line.isascii()]
+    trace = request.headers.get("traceparent", "")
     return ActionDraft(
         agent_id=exchange.agent_id,
         action_type=action.type,
@@ -288,8 +323,8 @@ def draft(request: http.Request, exchange: Exchange, action: Classified, decisio
         decision=decision.verdict,
         reason=decision.reason,
         behaviors=[b.to_json() for b in decision.behaviors],
-        execution_context=tuple(request.headers.get_all("execution-context")),
-        traceparent=request.headers.get("traceparent"),
+        execution_context=tuple(context),
+        traceparent=trace if trace and trace.isascii() else None,
         audience=(target.agent_id,) if target is not None and target.agent_id else (),
     )
 

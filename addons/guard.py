@@ -19,6 +19,8 @@ from ..formats.errors import FormatError, LictorError
 from ..formats.names import host_text, parse_authority
 
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+_ASCII_ONLY = frozenset((b"execution-context", b"behavioral-evidence", b"traceparent", b"host"))
 
 
 class NameRefused(LictorError):
@@ -29,13 +31,18 @@ class NameRefused(LictorError):
         self.reason = reason
 
 
-def check_headers(headers: http.Headers) -> None:
-    """No folded or broken values, exactly one Host. Raises NameRefused."""
+def check_head(request: http.Request) -> None:
+    """The method is a token, no value is folded or broken, there is at most one Host. Raises NameRefused."""
+    if not _METHOD.fullmatch(request.data.method):
+        raise NameRefused("bad_method", "expected a method of 1 to 32 characters as RFC 9110 writes it")
     hosts = 0
-    for name, value in headers.fields:
+    for name, value in request.headers.fields:
         if _BAD_VALUE.search(value) or not name.isascii():
             raise NameRefused("doubtful_header", "a header holds NUL, a bare line end or a folded line")
-        if name.lower() == b"host":
+        lower = name.lower()
+        if lower in _ASCII_ONLY and not value.isascii():
+            raise NameRefused("doubtful_header", f"the header {lower.decode()} holds what is not ASCII")
+        if lower == b"host":
             hosts += 1
     if hosts > 1:
         raise NameRefused("doubtful_header", "the request has more than one Host header")

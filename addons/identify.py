@@ -64,6 +64,7 @@ class Identify:
         return peer
 
     def _check(self, peer: Peer) -> None:
+        self._revoked.refresh()
         if self._revoked.is_revoked(peer.serial):
             raise VerificationError(f"the certificate of {peer.spiffe_id} is revoked")
         if self._now().timestamp() >= peer.expires:

@@ -24,9 +24,9 @@ from ..evidence.entry import Receipt, Tokens
 from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.names import parse_authority, parse_origin_form, url_text
 from . import delegate
-from .enforce import Settings, draft, drop_hop_by_hop, facts_of, permit, refusal, refuse, unrecorded
-from .exchange import Control, Exchange, Tally, attach, exchange_of
-from .guard import NameRefused, check_headers
+from .enforce import Settings, draft, drop_hop_by_hop, facts_of, method_text, permit, refusal, refuse, unrecorded
+from .exchange import Control, Exchange, Problem, Tally, attach, exchange_of, problem_of
+from .guard import NameRefused, check_head
 from .identify import Identify
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,11 @@ class Ingress:
             return None
         exchange = Exchange(peer, True, "https", *self._ingress.address, "/", "", salt=self._settings.salt)
         attach(flow, exchange)
+        problem = problem_of(flow)
+        if problem is not None:
+            return self._refuse(flow, exchange, problem.reason, problem.text)
         try:
-            check_headers(flow.request.headers)
+            check_head(flow.request)
             parse_authority(flow.request.headers.get("host", ""), 443)
             exchange.path, exchange.query = parse_origin_form(flow.request.path)
             if "upgrade" in flow.request.headers:
@@ -113,7 +116,8 @@ class Ingress:
         self._finish(flow)
         if exchange.refused or exchange.receipts:
             return None
-        return self._refuse(flow, exchange, "request_aborted", str(flow.error)[:200])
+        problem = problem_of(flow) or Problem("request_aborted", str(flow.error)[:200])
+        return self._refuse(flow, exchange, problem.reason, problem.text)
 
     def _finish(self, flow: http.HTTPFlow) -> None:
         exchange = exchange_of(flow)
@@ -122,7 +126,7 @@ class Ingress:
 
     def _refuse(self, flow: http.HTTPFlow, exchange: Exchange, reason: str, text: str) -> Awaitable[None]:
         url = url_text("https", *self._ingress.address, "/")
-        action = Classified(ActionType.HTTP_REQUEST, url, {"method": flow.request.method[:32]})
+        action = Classified(ActionType.HTTP_REQUEST, url, {"method": method_text(flow.request)})
         return self._record(flow, exchange, action, Decision(Verdict.DENY, reason, (), text))
 
     def _judge(self, flow: http.HTTPFlow, exchange: Exchange, body: bytes | None) -> Hooked:

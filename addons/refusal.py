@@ -21,21 +21,25 @@ _NOT_POLICY = {
     "monitor_error": (HTTPStatus.SERVICE_UNAVAILABLE, "proxy_internal_error"),
     "overloaded": (HTTPStatus.SERVICE_UNAVAILABLE, "proxy_internal_error"),
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "http_request_error"),
+    "head_too_large": (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "http_request_error"),
 }
 _BAD_REQUEST = frozenset(
     (
         "ambiguous_member",
         "ambiguous_path",
         "bad_batch",
+        "bad_method",
         "bad_name",
         "doubtful_header",
         "doubtful_name",
         "encoded_body",
         "header_mismatch",
+        "invalid_request",
         "method_not_supported",
         "name_mismatch",
         "not_json_rpc",
         "unparsable_body",
+        "unreadable_request",
         "unsupported_scheme",
     )
 )

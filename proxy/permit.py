@@ -1,10 +1,11 @@
 """The HTTP stream of mitmproxy, made unable to send a request upstream that holds no permit.
 
-A patch of mitmproxy (12.2.3): `HttpStream` in `mitmproxy.proxy.layers.http` is replaced by a subclass. Three methods differ:
+A patch of mitmproxy (12.2.3): `HttpStream` in `mitmproxy.proxy.layers.http` is replaced by a subclass. What differs:
 
 - `make_server_connection` is the only way from a request to a server; without a permit for this very request it fails.
   Whatever goes wrong in an addon, in our dispatch or in mitmproxy's order of hooks, this is what stands in between.
 - `check_killed`, right after the requestheaders hook: a refusal is sent at once and the body is not waited for.
+- `check_invalid`: a request that is not valid HTTP is answered as the addons say, not by a page of mitmproxy's.
 - `check_body_size` while a body is being collected to be judged: beyond the limit it is refused. mitmproxy's own
   `body_size_limit` would also cut streamed bodies.
 """
@@ -15,10 +16,15 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from mitmproxy import flow, http
+from mitmproxy.net.http import url
+from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.layers import http as layer
 from mitmproxy.proxy.layers.http import _events as events
 from mitmproxy.proxy.layers.http import _hooks as hooks
+
+from ..addons.exchange import Problem, set_problem
+from .request_reader import problem_with
 
 CHECKED_VERSION = "12.2.3"
 CommandGenerator = Generator[commands.Command, Any, bool]
@@ -67,15 +73,55 @@ class _PermitStream(layer.HttpStream):
         yield layer.DropStream(self.stream_id)
         yield layer.SendHttp(events.ResponseEndOfMessage(self.stream_id), self.context.client)
 
+    def check_invalid(self, request: bool) -> CommandGenerator:
+        if not request:
+            return (yield from super().check_invalid(request))
+        problem = problem_with(self.flow.request) or _invalid(self.mode, self.flow.request)
+        if problem is None:
+            return False
+        set_problem(self.flow, problem)
+        yield hooks.HttpRequestHeadersHook(self.flow)
+        if not (yield from super().check_killed(True)):
+            yield from self._answer_and_close(problem.text)
+        return True
+
     def check_body_size(self, request: bool) -> CommandGenerator:
         if not request or len(self.request_body_buf) <= self._judged_body_bytes:
             return False
         text = f"the request body exceeds {self._judged_body_bytes} bytes and must be read to be judged"
+        self.request_body_buf.clear()
+        set_problem(self.flow, Problem("body_too_large", text))
         self.flow.error = flow.Error(text)
         yield hooks.HttpErrorHook(self.flow)
-        error = events.ResponseProtocolError(self.stream_id, text, events.ErrorCode.REQUEST_TOO_LARGE)
-        yield layer.SendHttp(error, self.context.client)
-        self.request_body_buf.clear()
-        self.client_state = self.server_state = self.state_errored
-        self.flow.live = False
+        yield from self._answer_and_close(text)
         return True
+
+    def _answer_and_close(self, text: str) -> Generator[commands.Command, Any, None]:
+        """Where the request ends, and whether what follows is one, nobody can tell."""
+        if self.flow.response is None:
+            self.flow.response = http.Response.make(400, text)
+        self.flow.response.headers["connection"] = "close"
+        yield from self._answer_now(self.flow.response)
+        yield commands.CloseConnection(self.context.client)
+
+
+def _invalid(mode: layer.HTTPMode, request: http.Request) -> Problem | None:
+    """What is wrong with a request that could be read (as mitmproxy's `validate_request`, with reasons of ours)."""
+    if request.scheme not in ("http", "https", ""):
+        return Problem("unsupported_scheme", "expected http, or https in a tunnel made with CONNECT")
+    if mode is layer.HTTPMode.transparent and request.method == "CONNECT":
+        return Problem("name_mismatch", "CONNECT inside a tunnel is refused")
+    try:
+        validate_headers(request)
+    except ValueError as e:
+        return Problem("invalid_request", f"this is not an HTTP/1.1 request: {e}")
+    if mode is layer.HTTPMode.regular and not request.host and not _names_host(request):
+        return Problem("doubtful_name", "the request names no host")
+    return None
+
+
+def _names_host(request: http.Request) -> bool:
+    try:
+        return bool(url.parse_authority(request.host_header or "", check=True)[0])
+    except ValueError:
+        return False

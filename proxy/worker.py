@@ -31,7 +31,7 @@ from ..certs.contexts import listener_context
 from ..certs.revocation import RevocationList
 from ..formats import base64url
 from ..formats.errors import UsageError
-from . import loop, permit
+from . import loop, permit, request_reader
 from .channel import ControlClient
 from .config import Config, load
 from .engine import Engine, EngineOptions, Listener
@@ -105,6 +105,7 @@ class Worker:
         salt = base64url.decode(hello["salt"])
         self._revoked = RevocationList(trust / "crl.pem", ca_pem)
         permit.install(permitted, config.limits.judged_body_bytes)
+        request_reader.install()
         identify = self._identify = Identify(
             lambda client: engine.peer_certificate(client),
             config.monitor.trust_domain,

@@ -84,7 +84,7 @@ def test_evidence_travels_both_ways(pair: Any, domain: Any) -> None:
     inbound = next(e for e in b.entries() if "outcome_of" not in e)
     assert inbound["action_parameters"]["peer"] == a_id(a)
     assert inbound["node"] == callee.jti
-    outcome = next(e for e in a.entries() if "outcome_of" in e)["outcome"]
+    outcome = a.outcome()
     assert outcome["peer_ect"]
     assert outcome["request_digest"].startswith("sha-256:")
 

@@ -1,0 +1,86 @@
+"""mitmproxy's reader of HTTP/1 requests, made to hand on what it cannot read, so that this too is refused and recorded.
+
+A patch of mitmproxy (12.2.3): `Http1Server` in `mitmproxy.proxy.layers.http` is replaced by a subclass. mitmproxy
+answers 400 to bytes that are no request and lets no addon know; it waits for ever, with all that came in memory, for
+the end of a head; and it forgets a request that follows an empty line. Only `read_headers` differs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+from mitmproxy import http
+from mitmproxy.net.http import http1
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers import http as layer
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import RequestHeaders
+from mitmproxy.proxy.layers.http._http1 import Http1Server, make_body_reader
+
+from ..addons.exchange import Problem
+
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's head, evidence lines and all."""
+
+_PROBLEM = "_lictor_problem"
+CommandGenerator = Generator[commands.Command, Any, None]
+
+
+def install() -> None:
+    """Replace mitmproxy's Http1Server in this process."""
+    layer.Http1Server = RequestReader  # type: ignore[attr-defined]
+
+
+def problem_with(request: http.Request) -> Problem | None:
+    """Why this request could not be read; None if it could."""
+    found = request.__dict__.get(_PROBLEM)
+    return found if isinstance(found, Problem) else None
+
+
+class RequestReader(Http1Server):
+    """Reads requests; what is none becomes one that carries its `problem_with`, and the connection is not read on."""
+
+    def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator:
+        if isinstance(event, events.ConnectionClosed):
+            if bytes(self.buf).strip():
+                yield from self._give_up(None, "unreadable_request", "the connection ended before a request's head did")
+            yield commands.CloseConnection(self.conn)
+            return
+        lines = self.buf.maybe_extract_lines()
+        while lines == []:  # empty lines before a request
+            lines = self.buf.maybe_extract_lines()
+        if (len(self.buf) if lines is None else sum(map(len, lines))) > MAX_HEAD:
+            text = f"the head of the request has more than {MAX_HEAD} bytes"
+            yield from self._give_up(None, "head_too_large", text)
+        elif lines is not None:
+            yield from self._read_head([bytes(line) for line in lines], event)
+
+    def _read_head(self, lines: list[bytes], event: events.ConnectionEvent) -> CommandGenerator:
+        request: http.Request | None = None
+        try:
+            request = http1.read_request_head(lines)
+            size = http1.expected_http_body_size(request)
+        except ValueError as e:
+            reason = "unreadable_request" if request is None else "invalid_request"
+            yield from self._give_up(request, reason, f"this is not an HTTP/1.1 request: {e}")
+            return
+        self.request = request
+        yield ReceiveHttp(RequestHeaders(self.stream_id, request, size == 0))
+        self.body_reader = make_body_reader(size)
+        self.state = self.read_body
+        yield from self.state(event)
+
+    def _give_up(self, request: http.Request | None, reason: str, text: str) -> CommandGenerator:
+        self.request = request or _unreadable()
+        self.request.__dict__[_PROBLEM] = Problem(reason, text)
+        self.state = self.done
+        self.buf.maybe_extract_at_most(len(self.buf))
+        yield ReceiveHttp(RequestHeaders(self.stream_id, self.request, True))
+
+
+def _unreadable() -> http.Request:
+    """What stands for bytes that are no request."""
+    now = time.time()
+    return http.Request("", 0, b"UNREADABLE", b"", b"", b"/", b"HTTP/1.1", http.Headers(), b"", None, now, now)

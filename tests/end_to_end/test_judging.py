@@ -1,0 +1,425 @@
+"""What is refused never reaches an upstream and is an entry with its reason; what is allowed does and is."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from end_to_end.wire import Answer, Wire, chunked, head
+from end_to_end.world import Monitor, Outside, Server, binding, target, until
+
+URN_MCP = "urn:test:tool:mcp"
+CALL = {"jsonrpc": "2.0", "id": "call-1", "method": "tools/call", "params": {"name": "add", "arguments": {}}}
+FORBIDDEN = {**CALL, "id": 2, "params": {"name": "drop_tables"}}
+
+
+class Upgrading(Server):
+    """Answers /open/switch with 101 and then takes whatever comes."""
+
+    def __init__(self, outside: Outside) -> None:
+        super().__init__(outside)
+        self.after_upgrade = b""
+
+    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        if handler.path != "/open/switch":
+            super().answer(handler)
+            return
+        handler.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        handler.wfile.flush()
+        handler.close_connection = True
+        with contextlib.suppress(OSError):
+            handler.connection.settimeout(2)
+            self.after_upgrade += handler.connection.recv(100)
+
+
+@dataclass
+class Place:
+    """One monitor, a server that bindings know and one that they do not."""
+
+    monitor: Monitor
+    known: Upgrading
+    unknown: Server
+    plain: Server
+
+    @property
+    def at(self) -> str:
+        return f"localhost:{self.known.port}"
+
+    @property
+    def seen(self) -> list[tuple[int, int]]:
+        return [s.seen for s in (self.known, self.unknown, self.plain)]
+
+
+@pytest.fixture(scope="module")
+def place(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[Place]:
+    with contextlib.ExitStack() as stack:
+        known, unknown, plain = Upgrading(outside), Server(outside), Server(None)
+        for server in (known, unknown, plain):
+            stack.callback(server.close)
+        url = f"https://localhost:{known.port}"
+        monitor = share_monitor(
+            "judge",
+            {
+                "main": binding(
+                    tool_call=[URN_MCP, f"{URN_MCP}#tools/add"],
+                    data_source_access=["urn:test:data:*"],
+                    http_request=[f"{url}/open/**", f"https://127.0.0.1:{known.port}/open/**"],
+                )
+            },
+            target(URN_MCP, "tool", f"{url}/mcp", protocol="mcp")
+            + target("urn:test:data:api", "data_source", f"{url}/data/**")
+            + target("urn:test:data:ip", "data_source", f"https://127.0.0.1:{known.port}/data/**")
+            + target("urn:test:data:plain", "data_source", f"http://localhost:{plain.port}/data/**")
+            + target("urn:test:other:db", "data_source", f"https://localhost:{unknown.port}/**"),
+            more=f'[interception]\nupstream_ca = "{outside.ca}"\n[limits]\njudged_body_bytes = 65536\n',
+        )
+        yield Place(monitor, known, unknown, plain)
+
+
+@dataclass
+class Case:
+    """`send` returns the answer; None: the connection was closed without one."""
+
+    send: Callable[[Wire, Place], Answer | None]
+    status: int
+    reason: str
+
+
+def over_tunnel(*arguments: Any, **keywords: Any) -> Callable[[Wire, Place], Answer]:
+    return lambda wire, place: wire.tunnel(place.at).request(*arguments, **keywords)
+
+
+def mcp(value: Any, *headers: str) -> Callable[[Wire, Place], Answer]:
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return over_tunnel("POST", "/mcp", "Content-Type: application/json", *headers, body=body)
+
+
+def bytes_in_tunnel(data: bytes) -> Callable[[Wire, Place], Answer]:
+    def send(wire: Wire, place: Place) -> Answer:
+        wire.tunnel(place.at).send(data.replace(b"HERE", place.at.encode()))
+        return wire.read_answer()
+
+    return send
+
+
+def bytes_after_connect(data: bytes) -> Callable[[Wire, Place], Answer]:
+    def send(wire: Wire, place: Place) -> Answer:
+        assert wire.connect(place.at).status == 200
+        wire.send(data)
+        return wire.read_answer()
+
+    return send
+
+
+def bytes_to_proxy(data: bytes) -> Callable[[Wire, Place], Answer]:
+    def send(wire: Wire, place: Place) -> Answer:
+        wire.send(data.replace(b"HERE", place.at.encode()).replace(b"PLAIN", f"localhost:{place.plain.port}".encode()))
+        return wire.read_answer()
+
+    return send
+
+
+def unfinished(wire: Wire, place: Place) -> None:
+    """A protocol in which the server speaks first: nothing that ends like a request's head ever comes."""
+    assert wire.connect(place.at).status == 200
+    wire.send(b"SSH-2.0-OpenSSH_9.9\r\n")
+    wire.socket.shutdown(2)
+
+
+def other_server_name(name: str) -> Callable[[Wire, Place], Answer]:
+    def send(wire: Wire, place: Place) -> Answer:
+        context = place.monitor.target_context()
+        context.check_hostname = False
+        wire.connect(place.at)
+        return wire.tls(name, context).request("GET", "/open/x")
+
+    return send
+
+
+def plaintext_in_tunnel(wire: Wire, place: Place) -> Answer:
+    assert wire.connect(place.at).status == 200
+    return wire.request("GET", "/data/x")
+
+
+def endless_head(wire: Wire, place: Place) -> Answer:
+    wire.tunnel(place.at).send(head("GET", "/open/x", f"Host: {place.at}")[:-2])
+    with contextlib.suppress(OSError):
+        for _ in range(64):
+            wire.send(b"X-Filler: " + b"x" * 16384 + b"\r\n")
+    return wire.read_answer()
+
+
+LONG = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":"' + b"x" * 70_000 + b'"}}'
+
+REFUSED = {
+    "CONNECT to an unknown host": Case(lambda w, p: w.connect("example.org:443"), 403, "not_in_allowlist"),
+    "CONNECT to an unlisted target": Case(
+        lambda w, p: w.connect(f"localhost:{p.unknown.port}"), 403, "not_in_allowlist"
+    ),
+    "CONNECT to the monitor itself": Case(
+        lambda w, p: w.connect(f"127.0.0.1:{p.monitor.port}"), 403, "not_in_allowlist"
+    ),
+    "CONNECT to a doubtful name": Case(lambda w, p: w.connect("0x7f.1:443"), 400, "doubtful_name"),
+    "CONNECT to a name with a dot at its end": Case(lambda w, p: w.connect("localhost.:443"), 400, "doubtful_name"),
+    "path that no pattern allows": Case(over_tunnel("GET", "/closed"), 403, "not_in_allowlist"),
+    "body not JSON": Case(mcp(b"tools/call add"), 400, "unparsable_body"),
+    "body with a key twice": Case(
+        mcp(b'{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}'), 400, "unparsable_body"
+    ),
+    "body empty": Case(mcp(b""), 400, "unparsable_body"),
+    "tool that is not allowed": Case(mcp(FORBIDDEN), 403, "not_in_allowlist"),
+    "batch with one denied member": Case(mcp([CALL, FORBIDDEN]), 403, "not_in_allowlist"),
+    "header names another tool": Case(mcp(CALL, "Mcp-Method: tools/call", "Mcp-Name: other"), 400, "header_mismatch"),
+    "encoded body": Case(mcp(CALL, "Content-Encoding: gzip"), 400, "encoded_body"),
+    "judged body too large, announced": Case(mcp(LONG), 413, "body_too_large"),
+    "judged body too large, chunked": Case(
+        bytes_in_tunnel(
+            b"POST /mcp HTTP/1.1\r\nHost: HERE\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + b"".join(chunked([LONG]))
+        ),
+        413,
+        "body_too_large",
+    ),
+    "TLS server name of another host": Case(other_server_name("other.example"), 400, "name_mismatch"),
+    "no TLS server name": Case(other_server_name(""), 400, "name_mismatch"),
+    "Host of another host": Case(over_tunnel("GET", "/open/x", host="example.org"), 400, "name_mismatch"),
+    "Host of another port": Case(over_tunnel("GET", "/open/x", host="localhost:1"), 400, "name_mismatch"),
+    "Host twice": Case(over_tunnel("GET", "/open/x", "Host: example.org"), 400, "doubtful_header"),
+    "no Host": Case(bytes_in_tunnel(b"GET /open/x HTTP/1.1\r\n\r\n"), 400, "doubtful_name"),
+    "absolute-form in a tunnel": Case(
+        bytes_in_tunnel(b"GET https://HERE/open/x HTTP/1.1\r\nHost: HERE\r\n\r\n"), 400, "name_mismatch"
+    ),
+    "absolute-form of another host in a tunnel": Case(
+        bytes_in_tunnel(b"GET https://example.org/ HTTP/1.1\r\nHost: HERE\r\n\r\n"), 400, "name_mismatch"
+    ),
+    "CONNECT in a tunnel": Case(
+        bytes_in_tunnel(b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n"), 400, "name_mismatch"
+    ),
+    "raw bytes after CONNECT": Case(bytes_after_connect(b"\x00\x01\x02\x03\r\n\r\n"), 400, "unreadable_request"),
+    "raw bytes in TLS": Case(bytes_in_tunnel(b"EHLO example.org\r\n\r\n"), 400, "unreadable_request"),
+    "raw bytes to the proxy": Case(bytes_to_proxy(b"\x05\x01\x00\r\n\r\n"), 400, "unreadable_request"),
+    "protocol in which the server speaks first": Case(unfinished, 0, "unreadable_request"),
+    "head without end": Case(endless_head, 431, "head_too_large"),
+    "plain HTTP in a tunnel": Case(plaintext_in_tunnel, 403, "not_in_allowlist"),
+    "WebSocket": Case(
+        over_tunnel(
+            "GET",
+            "/open/x",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        ),
+        403,
+        "upgrade_refused",
+    ),
+    "dot segments": Case(over_tunnel("GET", "/open/../closed"), 400, "doubtful_name"),
+    "encoded dot segments": Case(over_tunnel("GET", "/open/%2e%2e/closed"), 400, "doubtful_name"),
+    "encoded slash before dot segments": Case(over_tunnel("GET", "/open/..%2fclosed"), 400, "doubtful_name"),
+    "backslash": Case(over_tunnel("GET", "/open\\..\\closed"), 400, "doubtful_name"),
+    "length and chunked": Case(
+        over_tunnel("POST", "/open/x", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"), 400, "invalid_request"
+    ),
+    "two lengths": Case(over_tunnel("POST", "/open/x", "Content-Length: 5", body=b"{}"), 400, "invalid_request"),
+    "length not a number": Case(
+        bytes_in_tunnel(b"POST /open/x HTTP/1.1\r\nHost: HERE\r\nContent-Length: +2\r\n\r\n{}"), 400, "invalid_request"
+    ),
+    "unknown transfer coding": Case(
+        bytes_in_tunnel(b"POST /open/x HTTP/1.1\r\nHost: HERE\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+        400,
+        "invalid_request",
+    ),
+    "space before the colon": Case(
+        bytes_in_tunnel(b"GET /open/x HTTP/1.1\r\nHost : HERE\r\n\r\n"), 400, "invalid_request"
+    ),
+    "folded header": Case(
+        bytes_in_tunnel(b"GET /open/x HTTP/1.1\r\nHost: HERE\r\nX-A: b\r\n c\r\n\r\n"), 400, "doubtful_header"
+    ),
+    "method that is no token": Case(
+        bytes_in_tunnel(b"G\xffT /open/x HTTP/1.1\r\nHost: HERE\r\n\r\n"), 400, "bad_method"
+    ),
+    "evidence that is not ASCII": Case(
+        over_tunnel("GET", "/open/x", "Execution-Context: \xff"), 400, "doubtful_header"
+    ),
+    "path that is not ASCII": Case(over_tunnel("GET", "/open/\xff"), 400, "doubtful_name"),
+    "path that is not UTF-8": Case(over_tunnel("GET", "/open/%ff"), 400, "doubtful_name"),
+    "Host that is not ASCII": Case(
+        bytes_in_tunnel(b"GET /open/x HTTP/1.1\r\nHost: \xff\r\n\r\n"), 400, "doubtful_header"
+    ),
+    "host that is not ASCII": Case(
+        bytes_to_proxy(b"GET http://\xc3\xa9.example/ HTTP/1.1\r\nHost: x\r\n\r\n"), 400, "unreadable_request"
+    ),
+    "https without CONNECT": Case(
+        bytes_to_proxy(b"GET https://HERE/open/x HTTP/1.1\r\nHost: HERE\r\n\r\n"), 400, "unsupported_scheme"
+    ),
+    "ftp": Case(
+        bytes_to_proxy(b"GET ftp://localhost:21/x HTTP/1.1\r\nHost: localhost:21\r\n\r\n"), 400, "unsupported_scheme"
+    ),
+    "plain HTTP to an unlisted path": Case(
+        bytes_to_proxy(b"GET http://PLAIN/closed HTTP/1.1\r\nHost: PLAIN\r\n\r\n"), 403, "not_in_allowlist"
+    ),
+    "plain HTTP with another Host": Case(
+        bytes_to_proxy(b"GET http://PLAIN/data/x HTTP/1.1\r\nHost: example.org\r\n\r\n"), 400, "name_mismatch"
+    ),
+    "request to the proxy itself": Case(bytes_to_proxy(b"GET / HTTP/1.1\r\n\r\n"), 400, "doubtful_name"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(place: Place, name: str) -> None:
+    case, monitor = REFUSED[name], place.monitor
+    seen, since = place.seen, len(monitor.entries())
+    with Wire(monitor) as wire:
+        answer = case.send(wire, place)
+    entries = [until(lambda: monitor.entries()[since:], what="an entry")[0]]
+    if answer is not None:
+        assert answer.status == case.status, answer
+        told = answer.json()
+        told = told[0] if isinstance(told, list) else told
+        told = told["error"]["data"] if "error" in told else told
+        assert told["reason"] == case.reason
+        assert case.reason in answer.headers["proxy-status"]
+        entries = [e for e in monitor.entries()[since:] if "outcome_of" not in e]
+        assert told["entry"] in [e["seq"] for e in entries]
+    assert {e["decision"] for e in entries} == {"deny"}
+    assert case.reason in [e["reason"] for e in entries]
+    assert {e["agent_id"] for e in entries} == {"spiffe://test.internal/agent/default"}
+    assert place.seen == seen, "an upstream was reached"
+
+
+def test_allowed(place: Place) -> None:
+    since = len(place.monitor.entries())
+    with Wire(place.monitor) as wire:
+        wire.tunnel(place.at)
+        assert wire.request("GET", "/data/x?q=secret").json() == {"path": "/data/x?q=secret"}
+        assert wire.request("PUT", "/open/y", body=b"abc").status == 200
+        assert wire.post_json("/mcp", CALL).status == 200
+        assert wire.request("HEAD", "/open/z").status == 200
+    place.monitor.wait_for(lambda e: e.get("outcome_of") == since + 6, since)
+    entries = place.monitor.entries()[since:]
+    actions = [e for e in entries if "outcome_of" not in e]
+    assert [(e["action_type"], e["action_target"]) for e in actions] == [
+        ("data_source_access", "urn:test:data:api"),
+        ("http_request", f"https://{place.at}/open/y"),
+        ("tool_call", f"{URN_MCP}#tools/add"),
+        ("http_request", f"https://{place.at}/open/z"),
+    ]
+    assert {e["decision"] for e in actions} == {"allow"}
+    assert "secret" not in json.dumps(entries)
+    assert [e["outcome"]["status"] for e in entries if "outcome_of" in e] == [200] * 4
+    assert place.known.requests[-3][3] == b"abc"
+
+
+def test_one_upstream_connection_serves_a_whole_tunnel(place: Place) -> None:
+    before = place.known.connections
+    with Wire(place.monitor) as wire:
+        wire.tunnel(place.at)
+        for _ in range(3):
+            assert wire.request("GET", "/open/x").status == 200
+    assert place.known.connections == before + 1
+
+
+def test_address_instead_of_a_name(place: Place) -> None:
+    """A client sends no TLS server name for an address."""
+    with Wire(place.monitor) as wire:
+        assert wire.tunnel(f"127.0.0.1:{place.known.port}").request("GET", "/open/x").status == 200
+
+
+@pytest.mark.parametrize("form", ["absolute", "origin"])
+def test_plain_http(place: Place, form: str) -> None:
+    at = f"localhost:{place.plain.port}"
+    with Wire(place.monitor) as wire:
+        wire.authority = at
+        assert wire.request("GET", f"http://{at}/data/x" if form == "absolute" else "/data/x").status == 200
+    assert place.plain.requests[-1][1] == "/data/x"
+
+
+@pytest.mark.parametrize(
+    ("sent", "ids"), [(FORBIDDEN, 2), ({**FORBIDDEN, "id": "x" * 40}, "x" * 40), ([CALL, FORBIDDEN], ["call-1", 2])]
+)
+def test_jsonrpc_callers_get_their_id(place: Place, sent: Any, ids: Any) -> None:
+    with Wire(place.monitor) as wire:
+        answer = wire.tunnel(place.at).post_json("/mcp", sent)
+    told = answer.json()
+    assert answer.headers["content-type"] == "application/json"
+    assert ([m["id"] for m in told] if isinstance(told, list) else told["id"]) == ids
+    first = told[0] if isinstance(told, list) else told
+    assert first["error"]["data"]["action_target"] == f"{URN_MCP}#tools/drop_tables"
+    assert answer.headers["behavioral-evidence"].count(".") == 2
+
+
+def test_notification_that_is_refused_gets_a_problem(place: Place) -> None:
+    """It has no id to answer to."""
+    with Wire(place.monitor) as wire:
+        message = {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "drop_tables"}}
+        answer = wire.tunnel(place.at).post_json("/mcp", message)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_refusal_leaves_the_connection_usable(place: Place) -> None:
+    with Wire(place.monitor) as wire:
+        wire.tunnel(place.at)
+        assert wire.request("GET", "/closed").status == 403
+        assert wire.request("GET", "/open/x").status == 200
+        assert wire.request("POST", "/closed", body=b"x" * 100_000).status == 403
+        assert wire.request("GET", "/open/x").status == 200
+
+
+def test_a_refused_upload_is_answered_before_it_has_ended(place: Place) -> None:
+    seen = place.seen
+    with Wire(place.monitor) as wire:
+        wire.tunnel(place.at).send(head("POST", "/closed", f"Host: {place.at}", "Content-Length: 1000000000"))
+        assert wire.read_answer().status == 403
+    assert place.seen == seen
+
+
+def test_a_server_cannot_upgrade_what_did_not_ask(place: Place) -> None:
+    """Agent and server agree on what an ordinary request means: the bytes that follow would be nobody's action."""
+    with Wire(place.monitor) as wire:
+        wire.tunnel(place.at).send(head("GET", "/open/switch", f"Host: {place.at}", "Sec-WebSocket-Version: 13"))
+        with contextlib.suppress(EOFError, OSError):
+            wire.read_head()
+            wire.send(b"\x81\x85\x00\x00\x00\x00hello")
+            wire.read_rest()
+    until(lambda: place.known.requests[-1][1] == "/open/switch")
+    outcome = place.monitor.wait_for(lambda e: e.get("outcome", {}).get("status") in (0, 101, 502))
+    assert outcome["outcome"]["complete"] is False
+    assert place.known.after_upgrade == b""
+
+
+def test_an_origin_cannot_fake_a_refusal(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Behavioral-Evidence", "a.b.c")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    monkeypatch.setattr(place.known, "answer", answer)
+    with Wire(place.monitor) as wire:
+        assert "behavioral-evidence" not in wire.tunnel(place.at).request("GET", "/open/x").headers
+
+
+def test_proxy_credentials_stay_here(place: Place) -> None:
+    with Wire(place.monitor) as wire:
+        wire.tunnel(place.at).request("GET", "/open/x", "Proxy-Authorization: Basic c2VjcmV0", "X-Mine: 1")
+    headers = place.known.requests[-1][2]
+    assert "Proxy-Authorization" not in headers
+    assert headers["X-Mine"] == "1"
+    assert headers["Host"] == place.at
+
+
+def test_tls_1_1_is_not_spoken_in_a_tunnel(place: Place) -> None:
+    context = place.monitor.target_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with Wire(place.monitor) as wire:
+        wire.connect(place.at)
+        with pytest.raises((OSError, EOFError)):
+            wire.tls("localhost", context)
