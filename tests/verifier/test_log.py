@@ -330,6 +330,53 @@ def test_what_a_bet_says_is_computed_again(
     assert message in str(report.problem)
 
 
+def test_no_bet_can_hide_what_was_not_judged(
+    lines: list[bytes], verify: Callable[..., LogReport], evidence_signer: KeySigner
+) -> None:
+    found = set()
+    for number in where(lines, "bet"):
+        claims = claims_of(lines[number])
+        hidden = {name for name in ("default_denied", "unjudged") if claims["ext"].pop(name, 0)}
+        if not hidden:
+            continue
+        found |= hidden
+        results = {item["result"] for item in claims["bhv_details"]} - {"not-run"}
+        claims["bhv_result"] = "pass" if results <= {"pass"} else "fail" if results == {"fail"} else "partial"
+        token = jws.sign_compact({"typ": "bet+jwt"}, canonical(claims), evidence_signer)
+        report = verify([*lines[:number], canonical({"bet": token}) + b"\n", *lines[number + 1 :]])
+        assert (report.verdict, hidden & {str(report.problem).split()[0]}) != ("bad", set())
+        assert report.verdict == "bad"
+    assert found == {"default_denied", "unjudged"}
+
+
+def test_a_prefix_checks_the_bets_that_it_holds(
+    lines: list[bytes], verify: Callable[..., LogReport], evidence_signer: KeySigner
+) -> None:
+    whole = verify(lines)
+    nearly = verify(lines[:-1])
+    assert (nearly.bets, nearly.bets_beyond) == (whole.bets, 0)
+    half = verify(lines[:-20])
+    assert 0 < half.bets < half.bets + half.bets_beyond == whole.bets
+    last = max(where(lines, "bet"), key=lambda n: claims_of(lines[n])["ext"]["checkpoint_size"])
+    claims = claims_of(lines[last])
+    claims["ext"]["count"] += 1
+    claims["ext"]["first_seq"] -= 1
+    token = jws.sign_compact({"typ": "bet+jwt"}, canonical(claims), evidence_signer)
+    spoilt = [*lines[:last], canonical({"bet": token}) + b"\n", *lines[last + 1 :]]
+    assert verify(spoilt[:-20]).verdict == "prefix_only"
+    report = verify(spoilt[:-1])
+    assert (report.verdict, str(report.problem).split()[0]) == ("bad", "count")
+
+
+def test_a_node_of_this_monitor_must_be_signed_by_it(lines: list[bytes], verify: Callable[..., LogReport]) -> None:
+    one, two = (orjson.loads(lines[number])["ect"].split(".") for number in where(lines, "ect")[:2])
+    swapped = canonical({"ect": ".".join([*one[:2], two[2]])}) + b"\n"
+    number = where(lines, "ect")[0]
+    report = verify([*lines[:number], swapped, *lines[number + 1 :]])
+    assert report.verdict == "bad"
+    assert str(report.problem) == f"line {number + 1}: the signature is wrong"
+
+
 def test_a_moved_window_start_is_a_gap(
     lines: list[bytes], verify: Callable[..., LogReport], evidence_signer: KeySigner
 ) -> None:
