@@ -176,15 +176,15 @@ class Engine:
         certs.CertStore.STORE_CAP = MINTED_HOSTS_MAX
         made = master.Master(options.Options(confdir=str(self._options.confdir)))
         made._legacy_log_events.uninstall()  # it would wake the loop for every log record
-        made.addons.add(  # type: ignore[no-untyped-call]
+        made.addons.add(
             core.Core(),
             *self._addons,
             disable_h2c.DisableH2C(),
-            proxyserver.Proxyserver(),  # type: ignore[no-untyped-call]
+            proxyserver.Proxyserver(),
             ProtocolLayers(),
             UpstreamTls(self._options.upstream_ca, self._options.upstream),
         )
-        made.options.update(  # type: ignore[no-untyped-call]
+        made.options.update(
             **REQUIRED_OPTIONS,
             body_size_limit=str(self._options.body_limit) if self._options.body_limit else None,
             keep_host_header=self._options.keep_host_header,
@@ -198,7 +198,7 @@ class Engine:
                 await result
 
     async def _listen(self, listener: Listener) -> asyncio.Server:
-        mode = mode_specs.ProxyMode.parse(listener.mode)
+        mode = parse_mode(listener.mode)
         sock = bound_socket(listener.host, listener.port, listener.reuse_port)
         return await self.loop.create_server(
             lambda: _ClientPeer(self, mode),
@@ -228,14 +228,25 @@ class _ClientPeer(Peer):
             super().connection_lost(exc)
 
 
+def parse_mode(text: str) -> mode_specs.RegularMode | mode_specs.ReverseMode:
+    """A listener's mode.
+
+    Raises:
+        UsageError: it is neither of the two that there are.
+    """
+    try:
+        mode = mode_specs.ProxyMode.parse(text)
+    except ValueError:
+        mode = None
+    if isinstance(mode, mode_specs.RegularMode) or (isinstance(mode, mode_specs.ReverseMode) and mode.scheme == "http"):
+        return mode
+    raise UsageError(f'listener mode: expected "regular" or "reverse:http://HOST:PORT", found "{text}"')
+
+
 def _top_layer(made: context.Context) -> layer.Layer:
-    match made.client.proxy_mode:
-        case mode_specs.RegularMode():
-            return layers.modes.HttpProxy(made)
-        case mode_specs.ReverseMode():
-            return layers.modes.ReverseProxy(made)
-        case other:
-            raise UsageError(f'mode "{other.full_spec}": expected "regular" or "reverse:http://HOST:PORT"')
+    if isinstance(made.client.proxy_mode, mode_specs.ReverseMode):
+        return layers.modes.ReverseProxy(made)
+    return layers.modes.HttpProxy(made)
 
 
 def _values(found: options.Options) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Dispatcher:
     """The hook table of one engine. `cut` ends a client's connections at once, without sending anything more."""
 
     def __init__(self, addons: Iterable[object], cut: Callable[[connection.Client], None]) -> None:
-        self._addons = tuple(traverse(addons))  # type: ignore[no-untyped-call]
+        self._addons = tuple(traverse(addons))
         self._cut = cut
         self._table: dict[str, tuple[Hook, ...]] = {}
 
@@ -128,7 +128,7 @@ class Dispatcher:
             return
         data.error = flow.Error(flow.Error.KILLED_MESSAGE)  # flow.kill() without its guard
         if isinstance(data, http.HTTPFlow) and data.websocket and data.websocket.messages:
-            data.websocket.messages[-1].drop()  # type: ignore[no-untyped-call]
+            data.websocket.messages[-1].drop()
         streamed = isinstance(data, http.HTTPFlow) and bool(data.request.stream)
         if name not in _KILL_IS_SEEN or (name == "request" and streamed):
             self._cut(data.client_conn)

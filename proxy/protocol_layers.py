@@ -32,7 +32,7 @@ class ProtocolLayers:
             self._in_tunnel(asked)
 
     def _in_tunnel(self, asked: layer.NextLayer) -> None:
-        first: bytes = asked.data_client()  # type: ignore[no-untyped-call]
+        first: bytes = asked.data_client()
         if first[:1] == bytes([TLS_HANDSHAKE]):
             if len(first) < 3:
                 return
