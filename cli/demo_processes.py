@@ -21,6 +21,9 @@ from typing import Any, Self
 from ..formats.errors import LictorError
 
 _POLL_S = 0.02
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# A program tells its process group before it becomes what it is to be, so that the demo's death cannot come in between.
+_ANNOUNCED = 'echo "$$" >&0; exec "$@" </dev/null'
 _REAPER = """
 groups=
 while read -r line; do
@@ -105,24 +108,18 @@ class Programs:
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Program:
         """Start a program in a session of its own, with its output in `<logs>/<name>.out` and `.err`."""
         out, err = self._logs / f"{name}.out", self._logs / f"{name}.err"
-        with out.open("wb") as stdout, err.open("wb") as stderr:
+        with out.open("wb") as stdout, err.open("wb") as stderr, _held_back():
             process = subprocess.Popen(
-                command,
+                ["/bin/sh", "-c", _ANNOUNCED, "sh", *command],
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=self._reaper.stdin,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
             )
-        program = Program(name, process, out, err)
-        self._running.append(program)
-        self._tell_reaper(str(process.pid))
+            program = Program(name, process, out, err)
+            self._running.append(program)
         return program
-
-    def _tell_reaper(self, line: str) -> None:
-        assert self._reaper.stdin is not None
-        self._reaper.stdin.write(f"{line}\n".encode())
-        self._reaper.stdin.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -130,11 +127,10 @@ class Programs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with _signals(signal.SIG_IGN, *_ENDING):
             for program in reversed(self._running):
                 program.stop(timeout_s=3)
-            self._tell_reaper("done")
-            self._reaper.wait()
+            self._reaper.communicate(b"done\n")
 
 
 @contextlib.contextmanager
@@ -146,6 +142,16 @@ def _signals(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
     finally:
         for number, former in before.items():
             signal.signal(number, former)
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Let signals that end the demo wait, so that nothing is started without being remembered."""
+    came: list[int] = []
+    with _signals(lambda number, frame: came.append(number), *_ENDING):
+        yield
+    for number in came:
+        signal.raise_signal(number)
 
 
 def _interrupt(number: int, frame: object) -> None:
