@@ -1,31 +1,93 @@
-"""The seam between judging and the kinds of compliance criteria."""
+"""The seams between judging and the kinds of compliance criteria: those that need no memory, and those that do."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from .catalog import Target
 from .model import Action
 
+Reads = Literal["target", "query", "body"]
+"""What of a request criteria look at: its target only, its method and query too, or its body as well."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Whether an action satisfies a criterion; `reason` is machine-readable and empty if it does."""
+    """Whether an action satisfies a criterion; `reason` is machine-readable and empty if it does.
+
+    `hint` is one sentence for the agent where the criterion knows more than that the action is not allowed.
+    """
 
     ok: bool
     reason: str = ""
+    hint: str = ""
 
 
-class Compiled(Protocol):
+PASS = Outcome(True)
+
+
+class Stateless:
     """Criteria made ready to judge. Immutable; shared by all requests of a worker."""
+
+    __slots__ = ()
+    reads: Reads = "target"
+    refuses: ClassVar[str] = ""
+    """The reason of a denial that the authority alone decides."""
 
     def judge(self, action: Action) -> Outcome:
         """Judge one action, without I/O, in a time that does not depend on the length of the criteria."""
+        raise NotImplementedError
 
     def may_allow_authority(self, host: str, port: int, targets: tuple[Target, ...]) -> bool:
         """Could an action on this authority, or on one of these catalog targets behind it, satisfy? True in doubt."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An action as memories see it. `time` is the entry's (of an action not recorded yet: not later than that)."""
+
+    agent_id: str
+    type: str
+    target: str
+    wid: str
+    time: float
+
+
+class Memory(Protocol):
+    """What criteria remember of all agents that a behavior judges. One event loop uses it; nothing in it blocks.
+
+    The same happenings in the same order make the same memory, so it can be made again from the log.
+    """
+
+    def judge(self, now: Happening) -> Outcome:
+        """Judge an action that has not happened. Changes no answer."""
+
+    def took(self, happened: Happening) -> None:
+        """The action was let out."""
+
+    def ended(self, happened: Happening, size: int) -> None:
+        """An action that was let out ended, after `size` octets in both directions; `time` is that of its end."""
+
+
+class Stateful(Protocol):
+    """Criteria made ready that need a memory. Judged by the control process, in the order of the log."""
+
+    @property
+    def remembers_all(self) -> bool:
+        """Whether the memory wants every action of the agents, not only those that the behavior judges."""
+
+    @property
+    def horizon(self) -> float | None:
+        """Seconds after which a happening changes no answer any more; None: never."""
+
+    def begin(self) -> Memory:
+        """An empty memory."""
+
+
+Compiled = Stateless | Stateful
 
 
 class Criterion(Protocol):

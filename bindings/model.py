@@ -40,13 +40,15 @@ class Action:
     """One judged thing that an agent does.
 
     `target` is a URN of the catalog (with `#tools/<name>` for an MCP tool) or, for `http_request`, the URL without its
-    query. `parameters` is what the entry keeps: method, sizes, digests; JSON values only.
+    query. `parameters` is what the entry keeps: method, sizes, digests; JSON values only. `content` is what criteria on
+    parameters look at (see `classification`); it is in memory only, and None unless a behavior asks for it.
     """
 
     agent_id: str
     type: ActionType
     target: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    content: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,9 @@ class BehaviorResult:
 class Decision:
     """The judgement of one action.
 
-    `reason` is machine-readable: `allowed`, `default_deny` (no behavior observes this action type for this agent),
-    `not_in_allowlist`, or what the monitor itself refuses (`monitor_error`, `unparsable_body`, `name_mismatch`, …).
+    `reason` is machine-readable: `allowed`, `default_deny` (no behavior observes this action for this agent), what the
+    criteria say (`not_in_allowlist`, …; after `audit:` if the binding only watches), or what the monitor itself refuses
+    (`monitor_error`, `unparsable_body`, `name_mismatch`, …).
     `hint` is one sentence for the agent: what it may do instead. It never lists the policy.
     """
 
@@ -91,7 +94,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Behavior:
-    """One behavior descriptor of a binding. `severity`: low, medium, high, critical. `on_violation`: deny or flag."""
+    """One behavior descriptor of a binding. `severity`: low, medium, high, critical. `on_violation`: deny or flag.
+
+    `targets` are patterns: of the observed types it judges only the actions on these targets; None: on all.
+    """
 
     behavior_id: str
     description: str
@@ -99,6 +105,7 @@ class Behavior:
     criteria: Mapping[str, Any]
     severity: str = "high"
     on_violation: str = "deny"
+    targets: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

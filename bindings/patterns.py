@@ -223,7 +223,7 @@ class AuthorityMap[V]:
 class AllowSet:
     """A list of URN and URL patterns, compiled. Raises UsageError for a pattern that is not one."""
 
-    __slots__ = ("_authorities", "_exact", "_fragments", "_urls", "_urns")
+    __slots__ = ("_authorities", "_exact", "_fragments", "_urls", "_urns", "_whole")
 
     def __init__(self, values: Iterable[str]) -> None:
         exact: set[str] = set()
@@ -231,6 +231,7 @@ class AllowSet:
         fragments: set[str] = set()
         self._urls: UrlMap[bool] = UrlMap()
         self._authorities: AuthorityMap[bool] = AuthorityMap()
+        self._whole: AuthorityMap[bool] = AuthorityMap()
         for value in values:
             if value.startswith("urn:"):
                 prefix = _urn_prefix(value)
@@ -241,6 +242,8 @@ class AllowSet:
                 continue
             pattern = UrlPattern.parse(value)
             self._authorities.add(pattern, True)
+            if pattern.path == "/**":
+                self._whole.add(pattern, True)
             if pattern.exact is not None:
                 exact.add(pattern.exact)
             else:
@@ -262,6 +265,14 @@ class AllowSet:
     def may_match_authority(self, host: str, port: int) -> bool:
         """Could a URL on this authority match? False decides a CONNECT, True leaves it to the requests inside."""
         return bool(self._authorities.at(host, port))
+
+    def covers_authority(self, host: str, port: int) -> bool:
+        """Does one pattern match every URL on this authority (of one scheme, which is enough for a CONNECT)?"""
+        return bool(self._whole.at(host, port))
+
+    def covers_urn(self, urn: str, fragments: bool) -> bool:
+        """Does one pattern match this URN and, with `fragments`, everything inside of it?"""
+        return self._urns.matches(urn) or (not fragments and urn in self._exact)
 
     def may_match_urn(self, urn: str) -> bool:
         """Could this URN, alone or with a fragment, match?"""

@@ -1,7 +1,8 @@
 """Judging: all bindings of an agent, compiled once, over one action at a time.
 
-The behaviors of all bindings that apply to the agent and observe the action's type must all be satisfied; where there
-is none, the action is denied (default deny). A policy never changes: a reload makes a new one.
+The behaviors of all bindings that apply to the agent and observe the action must all be satisfied; where there is none,
+the action is denied (default deny). A policy never changes: a reload makes a new one. Behaviors with a memory observe
+too, but are judged elsewhere (`bindings.memory`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from dataclasses import dataclass
 
 from .catalog import ACTION_TYPES, Catalog, Target
 from .criteria import compile_criteria
-from .criterion import Compiled
+from .criterion import Reads, Stateless
 from .model import Action, ActionType, Behavior, BehaviorResult, Binding, Decision, Verdict
+from .patterns import AllowSet
 from .subjects import applies_to
+
+AUDIT = "audit:"
+"""What the reason begins with when a binding that only watches let a violation pass."""
 
 _HINTS = {
     ActionType.TOOL_CALL: "Use a tool that is approved for you, or ask your operator to approve this one.",
@@ -27,21 +32,28 @@ _OTHER_HINT = "Ask your operator; trying another way to the same end will be ref
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """One behavior ready to judge, with both of its results made beforehand."""
+    """One behavior ready to judge, with both of its results made beforehand. `compiled` None: judged elsewhere."""
 
-    compiled: Compiled
+    compiled: Stateless | None
     passed: BehaviorResult
     failed: BehaviorResult
     denies: bool
+    prefix: str
+    targets: AllowSet | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """All rules for one agent and one action type; `satisfied` is the decision when every one of them is."""
+    """Rules for one agent and one action type; `satisfied` is the decision when every one of them is.
+
+    `some_targets`: some of the rules observe only some targets, so which ones observe an action is yet to be found.
+    """
 
     rules: tuple[_Rule, ...]
     satisfied: Decision
     hint: str
+    some_targets: bool
+    reads: Reads
 
 
 class Policy:
@@ -63,14 +75,27 @@ class Policy:
         return tuple(binding for binding in self.bindings if applies_to(binding.subjects, agent_id))
 
     def judge(self, action: Action) -> Decision:
-        """Judge one action, without I/O."""
+        """Judge one action, without I/O. Behaviors with a memory are left out: if all are such, it is allowed here."""
         rules = self._rules(action.agent_id).get(action.type)
         if rules is None:
-            return _default_deny(action.type)
+            return default_deny(action.type)
+        if rules.some_targets:
+            observing = tuple(r for r in rules.rules if r.targets is None or r.targets.matches(action.target))
+            if not observing:
+                return default_deny(action.type)
+            rules = _rules(action.type, observing)
         for rule in rules.rules:
-            if not rule.compiled.judge(action).ok:
+            if rule.compiled is not None and not rule.compiled.judge(action).ok:
                 return _unsatisfied(rules, action)
         return rules.satisfied
+
+    def reads(self, agent_id: str, target: Target | None) -> Reads:
+        """What must be known of this agent's request to `target` (None: not in the catalog) before it can be judged."""
+        by_type = self._rules(agent_id)
+        types = {ActionType.HTTP_REQUEST} if target is None else {ACTION_TYPES[target.kind]}
+        if target is not None and target.protocol == "a2a":
+            types.add(ActionType.HTTP_REQUEST)
+        return _most(by_type[type_].reads for type_ in types if type_ in by_type)
 
     def judge_authority(self, agent_id: str, host: str, port: int) -> Decision | None:
         """Can the host alone decide (at CONNECT)? None: no, some action there may be allowed. Else the denial.
@@ -81,18 +106,19 @@ class Policy:
         targets: dict[ActionType, list[Target]] = {ActionType.HTTP_REQUEST: []}
         for target in self.catalog.at(host, port):
             targets.setdefault(ACTION_TYPES[target.kind], []).append(target)
-        refused: list[BehaviorResult] = []
+        refused: list[_Rule] = []
         for type_, there in targets.items():
             rules = by_type.get(type_)
             if rules is None:
                 continue
-            against = [r.failed for r in rules.rules if r.denies and not _open(r, host, port, tuple(there))]
+            against = [rule for rule in rules.rules if _closes(rule, host, port, tuple(there))]
             if not against:
                 return None
             refused += against
         if not refused:
-            return _default_deny(next(reversed(targets)))
-        return Decision(Verdict.DENY, "not_in_allowlist", tuple(refused), _HINTS[ActionType.HTTP_REQUEST])
+            return default_deny(next(reversed(targets)))
+        reason = refused[0].compiled.refuses if refused[0].compiled is not None else ""
+        return Decision(Verdict.DENY, reason, tuple(r.failed for r in refused), _HINTS[ActionType.HTTP_REQUEST])
 
     def _rules(self, agent_id: str) -> dict[ActionType, _Rules]:
         rules = self._agents.get(agent_id)
@@ -110,37 +136,69 @@ class Policy:
         return {type_: _rules(type_, tuple(observing)) for type_, observing in found.items()}
 
 
-def _rule(binding: Binding, behavior: Behavior) -> _Rule:
-    def result(text: str) -> BehaviorResult:
-        return BehaviorResult(binding.policy_id, binding.version, binding.digest, behavior.behavior_id, text)
+def denies(binding: Binding, behavior: Behavior) -> bool:
+    """Whether a violation of the behavior denies the action."""
+    return behavior.on_violation == "deny" and binding.mode == "enforce"
 
+
+def default_deny(type_: ActionType) -> Decision:
+    """The decision on an action that no behavior observes."""
+    return Decision(Verdict.DENY, "default_deny", (), f"No policy lets you do this ({type_.value}). {_OTHER_HINT}")
+
+
+def hint_for(type_: ActionType) -> str:
+    """What an agent may do instead of a denied action of this type."""
+    return _HINTS.get(type_, _OTHER_HINT)
+
+
+def result_of(binding: Binding, behavior: Behavior, text: str) -> BehaviorResult:
+    """What the behavior says of an action: "pass" or "fail"."""
+    return BehaviorResult(binding.policy_id, binding.version, binding.digest, behavior.behavior_id, text)
+
+
+def _rule(binding: Binding, behavior: Behavior) -> _Rule:
     compiled = compile_criteria(behavior.criteria)
-    return _Rule(compiled, result("pass"), result("fail"), behavior.on_violation == "deny")
+    return _Rule(
+        compiled if isinstance(compiled, Stateless) else None,
+        result_of(binding, behavior, "pass"),
+        result_of(binding, behavior, "fail"),
+        denies(binding, behavior),
+        AUDIT if binding.mode == "audit" else "",
+        AllowSet(behavior.targets) if behavior.targets is not None else None,
+    )
 
 
 def _rules(type_: ActionType, rules: tuple[_Rule, ...]) -> _Rules:
-    satisfied = Decision(Verdict.ALLOW, "allowed", tuple(rule.passed for rule in rules))
-    return _Rules(rules, satisfied, _HINTS.get(type_, _OTHER_HINT))
+    judging = [rule for rule in rules if rule.compiled is not None]
+    satisfied = Decision(Verdict.ALLOW, "allowed", tuple(rule.passed for rule in judging))
+    some_targets = any(rule.targets is not None for rule in rules)
+    reads = _most(rule.compiled.reads for rule in rules if rule.compiled is not None)
+    return _Rules(rules, satisfied, hint_for(type_), some_targets, reads)
 
 
-def _open(rule: _Rule, host: str, port: int, targets: tuple[Target, ...]) -> bool:
-    return rule.compiled.may_allow_authority(host, port, targets)
+def _most(reads: Iterable[Reads]) -> Reads:
+    return max(reads, key=("target", "query", "body").index, default="target")
 
 
-def _default_deny(type_: ActionType) -> Decision:
-    return Decision(Verdict.DENY, "default_deny", (), f"No policy lets you do this ({type_.value}). {_OTHER_HINT}")
+def _closes(rule: _Rule, host: str, port: int, targets: tuple[Target, ...]) -> bool:
+    """Does this rule deny everything on an authority?"""
+    if not rule.denies or rule.targets is not None or rule.compiled is None:
+        return False
+    return not rule.compiled.may_allow_authority(host, port, targets)
 
 
 def _unsatisfied(rules: _Rules, action: Action) -> Decision:
     """The decision when at least one rule fails: deny if one of those denies, else flag."""
-    verdict, reason = Verdict.FLAG, ""
+    verdict, reason, hint = Verdict.FLAG, "", ""
     results = []
     for rule in rules.rules:
+        if rule.compiled is None:
+            continue
         outcome = rule.compiled.judge(action)
         results.append(rule.passed if outcome.ok else rule.failed)
         if outcome.ok:
             continue
         if rule.denies and verdict is not Verdict.DENY:
-            verdict, reason = Verdict.DENY, outcome.reason
-        reason = reason or outcome.reason
-    return Decision(verdict, reason, tuple(results), rules.hint if verdict is Verdict.DENY else "")
+            verdict, reason, hint = Verdict.DENY, outcome.reason, outcome.hint or rules.hint
+        reason = reason or rule.prefix + outcome.reason
+    return Decision(verdict, reason, tuple(results), hint)

@@ -16,6 +16,7 @@ from ..formats.canonical import digest
 from ..formats.errors import FormatError, UsageError
 from .criteria import compile_criteria
 from .model import ActionType, Behavior, Binding
+from .patterns import AllowSet
 from .subjects import check_subject
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -76,6 +77,9 @@ def _to_binding(document: dict[str, Any], document_digest: str) -> Binding:
 
 def _to_behavior(item: dict[str, Any], path: str) -> Behavior:
     _at(f"{path}.compliance_criteria", compile_criteria, item["compliance_criteria"])
+    targets = item.get("targets")
+    if targets is not None:
+        _at(f"{path}.targets", AllowSet, targets)
     return Behavior(
         behavior_id=item["behavior_id"],
         description=item.get("description", ""),
@@ -83,6 +87,7 @@ def _to_behavior(item: dict[str, Any], path: str) -> Behavior:
         criteria=item["compliance_criteria"],
         severity=item.get("severity", "high"),
         on_violation=item.get("on_violation", "deny"),
+        targets=tuple(targets) if targets is not None else None,
     )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from ...formats.errors import UsageError
 from ..criterion import Compiled, Criterion
 from .allowlist import Allowlist
+from .denylist import Denylist
 
-CRITERIA: Mapping[str, Criterion] = {"allowlist": Allowlist()}
+CRITERIA: Mapping[str, Criterion] = {"allowlist": Allowlist(), "denylist": Denylist()}
 
 
 def compile_criteria(criteria: Mapping[str, Any]) -> Compiled:

@@ -6,24 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..catalog import Target
-from ..criterion import Compiled, Outcome
+from ..criterion import PASS, Outcome, Stateless
 from ..model import Action
 from ..patterns import AllowSet
 
-_PASS = Outcome(True)
 _FAIL = Outcome(False, "not_in_allowlist")
 
 
-class CompiledAllowlist:
+class CompiledAllowlist(Stateless):
     """The values as sets and prefix trees."""
 
     __slots__ = ("_allowed",)
+    refuses = "not_in_allowlist"
 
     def __init__(self, values: list[str]) -> None:
         self._allowed = AllowSet(values)
 
     def judge(self, action: Action) -> Outcome:
-        return _PASS if self._allowed.matches(action.target) else _FAIL
+        return PASS if self._allowed.matches(action.target) else _FAIL
 
     def may_allow_authority(self, host: str, port: int, targets: tuple[Target, ...]) -> bool:
         return self._allowed.may_match_authority(host, port) or any(
@@ -34,5 +34,5 @@ class CompiledAllowlist:
 class Allowlist:
     """The draft's `{"type": "allowlist", "values": [...]}`."""
 
-    def compile(self, criteria: Mapping[str, Any]) -> Compiled:
+    def compile(self, criteria: Mapping[str, Any]) -> CompiledAllowlist:
         return CompiledAllowlist(criteria["values"])

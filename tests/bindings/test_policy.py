@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -179,3 +180,39 @@ def test_the_cost_does_not_grow_with_the_bindings_of_others() -> None:
         return count
 
     assert steps(Policy([*others, binding("p", TOOLS)], CATALOG)) == steps(Policy([binding("p", TOOLS)], CATALOG))
+
+
+def test_a_denylist_closes_the_host_with_its_own_reason() -> None:
+    criteria = {"type": "denylist", "values": ["https://evil.example/**"]}
+    policy = Policy(
+        [binding("p", Behavior("no", "", frozenset((ActionType.HTTP_REQUEST,)), criteria))],
+        CATALOG,
+    )
+    decision = policy.judge_authority(ALICE, "evil.example", 443)
+    assert decision is not None
+    assert decision.reason == "in_denylist"
+    assert policy.judge_authority(ALICE, "good.example", 443) is None
+    assert judged(policy, "http_request", "https://evil.example/x") == ("deny", "in_denylist", [("no", "fail")])
+
+
+def test_a_behavior_with_targets_observes_only_these() -> None:
+    narrow = behavior("narrow", ["tool_call"], [MCP.urn], targets=(MCP.urn, MCP.urn + "#tools/rm"))
+    policy = Policy([binding("p", TOOLS, narrow)], CATALOG)
+    assert judged(policy, "tool_call", MCP.urn) == ("allow", "allowed", [("tools", "pass"), ("narrow", "pass")])
+    assert judged(policy, "tool_call", MCP.urn + "#tools/add") == ("allow", "allowed", [("tools", "pass")])
+    alone = Policy([binding("p", narrow)], CATALOG)
+    assert judged(alone, "tool_call", MCP.urn + "#tools/add") == ("deny", "default_deny", [])
+    assert judged(alone, "tool_call", MCP.urn + "#tools/rm") == ("deny", "not_in_allowlist", [("narrow", "fail")])
+    closed = behavior("none", ["http_request"], [], targets=("https://w.example/a",))
+    assert Policy([binding("p", WEB, closed)], CATALOG).judge_authority(ALICE, "w.example", 443) is None
+
+
+def test_audit_lets_pass_and_says_so() -> None:
+    watching = dataclasses.replace(binding("p", behavior("none", ["http_request"], [])), mode="audit")
+    policy = Policy([watching], CATALOG)
+    expected = ("flag", "audit:not_in_allowlist", [("none", "fail")])
+    assert judged(policy, "http_request", "https://w.example/") == expected
+    assert policy.judge_authority(ALICE, "w.example", 443) is None
+    assert judged(policy, "tool_call", MCP.urn) == ("deny", "default_deny", [])
+    both = Policy([watching, binding("q", behavior("no", ["http_request"], []))], CATALOG)
+    assert judged(both, "http_request", "https://w.example/")[:2] == ("deny", "not_in_allowlist")
