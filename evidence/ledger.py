@@ -18,11 +18,25 @@ from ..formats.errors import FormatError, LedgerError, UsageError, VerificationE
 from ..formats.jws import Signer
 from ..formats.keys import from_jwk
 from .checkpoint import CheckpointSigner, Verifier, verify_checkpoint
-from .merkle import CompactTree, leaf_hash
-from .store import MAX_ENTRY, Batch, BetRow, DocumentKind, DocumentRow, Head, NodeRow, Stamped, Store, WindowRow
+from .merkle import TILE_HEIGHT, CompactTree, leaf_hash
+from .store import (
+    MAX_ENTRY,
+    Batch,
+    BetRow,
+    CheckpointRow,
+    DocumentKind,
+    DocumentRow,
+    Head,
+    NodeRow,
+    Stamped,
+    Store,
+    SubtreeRow,
+    WindowRow,
+)
 
 LAZY_FLUSH = 0.05
 """Seconds after which what nobody committed is written anyway."""
+TILE = 1 << TILE_HEIGHT
 REHASHED = 1 << 16
 """How many of the last entries are hashed again when a ledger is opened; those before rest on the signed checkpoint."""
 
@@ -96,15 +110,27 @@ class Ledger:
             raise FormatError(f"the entry has {len(data)} octets, more than {MAX_ENTRY}")
         stamped = Stamped(seq, timestamp, data, leaf_hash(data))
         self._clock = clock
+        if not (seq + 1) % TILE:
+            self._batch.subtrees += [SubtreeRow(*subtree) for subtree in self._tree.completes(stamped.leaf)]
         self._tree.append(stamped.leaf)
         self._batch.entries.append(stamped)
         self._soon()
         return stamped
 
     def add_bet(self, row: BetRow) -> None:
-        """Keep a BET. Raises LedgerError when the ledger is dead (so do the following)."""
+        """Keep a BET, and the signed checkpoint of the log as it is now, which the BET rests on.
+
+        Raises LedgerError when the ledger is dead (so do the following).
+        """
         self._check_alive()
         self._batch.bets.append(row)
+        self._batch.roots[self._tree.size] = self._tree.root()
+        self._soon()
+
+    def put_checkpoint(self, row: CheckpointRow) -> None:
+        """Keep a checkpoint with its cosignatures, instead of the same with fewer."""
+        self._check_alive()
+        self._batch.checkpoints.append(row)
         self._soon()
 
     def add_node(self, row: NodeRow) -> None:
@@ -181,7 +207,8 @@ class Ledger:
         writing.add_done_callback(self._done)
 
     def _write(self, batch: Batch, size: int, edge: bytes, clock: int) -> None:
-        """In the writer's thread: sign the checkpoint that covers the batch and store both."""
+        """In the writer's thread: sign the checkpoint that covers the batch, and those of its BETs; store all."""
+        batch.checkpoints += [CheckpointRow(at, self._signer.sign(at, root), 0) for at, root in batch.roots.items()]
         note = self._signer.sign(size, CompactTree(size, edge).root())
         batch.head = Head(size, note, edge, clock)
         self._store.append(batch)

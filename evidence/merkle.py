@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+TILE_HEIGHT = 8
+"""Levels of the tree between two levels of tiles."""
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 _sha256 = hashlib.sha256
 
@@ -39,6 +41,18 @@ class CompactTree:
             carry >>= 1
         self._nodes.append(leaf)
         self.size += 1
+
+    def completes(self, leaf: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """(level, index, root) of each full tile that appending `leaf` will complete, lowest first.
+
+        Level 1 are the roots of 256 leaves each, level 2 those of 256 of level 1, and so on (c2sp.org/tlog-tiles).
+        """
+        height, carry = 0, self.size
+        while carry & 1:
+            height, carry = height + 1, carry >> 1
+            leaf = node_hash(self._nodes[-height], leaf)
+            if height % TILE_HEIGHT == 0:
+                yield height // TILE_HEIGHT, carry, leaf
 
     def root(self) -> bytes:
         """The Merkle Tree Hash of the leaves so far."""

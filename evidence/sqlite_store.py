@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ..formats.errors import LedgerError, UsageError
-from .store import Batch, BetRow, DocumentKind, DocumentRow, Head, NodeRow, WindowRow
+from .store import Batch, BetRow, CheckpointRow, DocumentKind, DocumentRow, Head, NodeRow, SubtreeRow, WindowRow
 
-FORMAT = "lictor-ledger/1"
+FORMAT = "lictor-ledger/2"
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE entries (seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL, data BLOB NOT NULL);
+CREATE TABLE subtrees (level INTEGER, n INTEGER, root BLOB NOT NULL, PRIMARY KEY (level, n)) WITHOUT ROWID;
+CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note TEXT NOT NULL, cosignatures INTEGER NOT NULL);
+CREATE INDEX cosigned ON checkpoints (size) WHERE cosignatures > 0;
 CREATE TABLE bets (
     id INTEGER PRIMARY KEY, jti TEXT NOT NULL UNIQUE, agent_id TEXT NOT NULL, policy_id TEXT NOT NULL,
     first_seq INTEGER NOT NULL, count INTEGER NOT NULL, start REAL NOT NULL, end REAL NOT NULL, token TEXT NOT NULL);
@@ -32,6 +35,8 @@ CREATE TABLE head (
     one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, checkpoint TEXT NOT NULL, edge BLOB NOT NULL,
     clock INTEGER NOT NULL);
 """
+_MORE_COSIGNATURES = """ON CONFLICT (size) DO UPDATE SET note = excluded.note, cosignatures = excluded.cosignatures
+                        WHERE excluded.cosignatures > cosignatures"""
 _WAL_PAGES = 4000
 
 
@@ -102,6 +107,30 @@ class SqliteReader:
         sql = "SELECT kind, id, CAST(data AS BLOB) FROM documents WHERE kind = ? ORDER BY number"
         yield from (DocumentRow(*row) for row in self._rows(sql, kind))
 
+    def hashes(self, level: int, first: int, count: int) -> list[bytes]:
+        if level:
+            sql = "SELECT CAST(root AS BLOB) FROM subtrees WHERE level = ?1 AND n >= ?2 AND n < ?3 ORDER BY n"
+        else:
+            sql = "SELECT CAST(leaf AS BLOB) FROM entries WHERE ?1 = 0 AND seq >= ?2 AND seq < ?3 ORDER BY seq"
+        found = [row[0] for row in self._rows(sql, level, first, first + count)]
+        if len(found) != count:
+            where = f"at tile level {level} from {first} on"
+            raise LedgerError(f"the ledger {self.path} has {len(found)} hashes {where}, expected {count}")
+        return found
+
+    def checkpoint(self, size: int) -> CheckpointRow | None:
+        sql = "SELECT size, note, cosignatures FROM checkpoints WHERE size = ?"
+        return next((CheckpointRow(*row) for row in self._rows(sql, size)), None)
+
+    def cosigned(self) -> Iterator[CheckpointRow]:
+        most = 0
+        for row in self._rows(
+            "SELECT size, note, cosignatures FROM checkpoints WHERE cosignatures > 0 ORDER BY size DESC"
+        ):
+            if row[2] > most:
+                most = row[2]
+                yield CheckpointRow(*row)
+
     def meta(self, name: str) -> str | None:
         return next((row[0] for row in self._rows("SELECT value FROM meta WHERE name = ?", name)), None)
 
@@ -144,6 +173,9 @@ class SqliteStore(SqliteReader):
             _insert(db, "windows", 5, [_window(row) for row in batch.windows], "OR REPLACE")
             documents = [(row.kind, row.id, row.data) for row in batch.documents]
             _insert(db, "documents (kind, id, data)", 3, documents, "OR IGNORE")
+            _insert(db, "subtrees", 3, [_subtree(row) for row in batch.subtrees], "OR REPLACE")
+            checkpoints = [(row.size, row.note, row.cosignatures) for row in batch.checkpoints]
+            _insert(db, "checkpoints", 3, checkpoints, then=_MORE_COSIGNATURES)
             if batch.head is not None:
                 head = batch.head
                 _insert(db, "head", 5, [(1, head.size, head.checkpoint, head.edge, head.clock)], "OR REPLACE")
@@ -180,11 +212,20 @@ def _window(row: WindowRow) -> tuple[object, ...]:
     return (row.agent_id, row.policy_id, row.start, row.first_seq, row.prev_bet)
 
 
+def _subtree(row: SubtreeRow) -> tuple[object, ...]:
+    return (row.level, row.index, row.root)
+
+
 def _insert(
-    db: sqlite3.Connection, table: str, columns: int, rows: Iterable[tuple[object, ...]], otherwise: str = ""
+    db: sqlite3.Connection,
+    table: str,
+    columns: int,
+    rows: Iterable[tuple[object, ...]],
+    otherwise: str = "",
+    then: str = "",
 ) -> None:
     marks = ", ".join("?" * columns)
-    db.executemany(f"INSERT {otherwise} INTO {table} VALUES ({marks})", rows)  # noqa: S608 - constants only
+    db.executemany(f"INSERT {otherwise} INTO {table} VALUES ({marks}) {then}", rows)  # noqa: S608 - constants only
 
 
 def _connect(uri: str) -> sqlite3.Connection:

@@ -73,6 +73,24 @@ class DocumentRow:
 
 
 @dataclass(frozen=True, slots=True)
+class SubtreeRow:
+    """The root of 256**level leaves, those from index * 256**level on; level 1 at least."""
+
+    level: int
+    index: int
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRow:
+    """A signed checkpoint worth keeping: a BET rests on it, or witnesses signed it (then `cosignatures` of them)."""
+
+    size: int
+    note: str
+    cosignatures: int
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """The end of the log: the signed checkpoint of `size` entries, the tree's right edge, the clock in microseconds."""
 
@@ -84,7 +102,7 @@ class Head:
 
 @dataclass(slots=True)
 class Batch:
-    """What goes into one transaction. `head` is set when the batch is cut."""
+    """What goes into one transaction. When it is cut `head` is set and `roots` (by size) are signed."""
 
     entries: list[Stamped] = field(default_factory=list)
     bets: list[BetRow] = field(default_factory=list)
@@ -92,6 +110,9 @@ class Batch:
     windows: list[WindowRow] = field(default_factory=list)
     documents: list[DocumentRow] = field(default_factory=list)
     head: Head | None = None
+    subtrees: list[SubtreeRow] = field(default_factory=list)
+    checkpoints: list[CheckpointRow] = field(default_factory=list)
+    roots: dict[int, bytes] = field(default_factory=dict)
 
 
 class Reader(Protocol):
@@ -120,6 +141,15 @@ class Reader(Protocol):
 
     def documents(self, kind: DocumentKind) -> Iterator[DocumentRow]:
         """The documents of one kind."""
+
+    def hashes(self, level: int, first: int, count: int) -> list[bytes]:
+        """`count` leaf hashes (level 0) or roots of full tiles (`SubtreeRow`); LedgerError if one is not there."""
+
+    def checkpoint(self, size: int) -> CheckpointRow | None:
+        """The checkpoint of this size that was kept."""
+
+    def cosigned(self) -> Iterator[CheckpointRow]:
+        """Checkpoints that witnesses signed, newest first, each with more cosignatures than the newer ones."""
 
     def meta(self, name: str) -> str | None:
         """A value of the store itself (its origin)."""
