@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,35 +98,51 @@ def _complain(problem: str) -> None:
 
 
 async def _child(cmd: tuple[str, ...], environment: dict[str, str]) -> int:
-    try:
-        process = await asyncio.create_subprocess_exec(*cmd, env=environment)
-    except FileNotFoundError:
-        _complain(f"there is no command {cmd[0]}")
-        return NOT_FOUND
-    except OSError as e:
-        _complain(f"{cmd[0]} cannot be run: {e.strerror}")
-        return NOT_EXECUTABLE
-    with _forwarding(process):
+    with _forwarding() as forward_to:
+        try:
+            process = await asyncio.create_subprocess_exec(*cmd, env=environment)
+        except FileNotFoundError:
+            _complain(f"there is no command {cmd[0]}")
+            return NOT_FOUND
+        except OSError as e:
+            _complain(f"{cmd[0]} cannot be run: {e.strerror}")
+            return NOT_EXECUTABLE
+        forward_to(process)
         code = await process.wait()
     return 128 - code if code < 0 else code
 
 
 @contextlib.contextmanager
-def _forwarding(process: asyncio.subprocess.Process) -> Iterator[None]:
-    """Pass signals on to the child. Of Ctrl-C and Ctrl-\\ the terminal has told it already."""
+def _forwarding() -> Iterator[Callable[[asyncio.subprocess.Process], None]]:
+    """Pass signals on to the child, those that come before it is there too.
+
+    Of Ctrl-C and Ctrl-\\ the terminal has told it already. What we were told to ignore (nohup), it ignores as well.
+    """
+    child: list[asyncio.subprocess.Process] = []
+    early: list[signal.Signals] = []
 
     def forward(number: signal.Signals) -> None:
-        if not (number in _FROM_KEYBOARD and _in_foreground()):
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+        if number in _FROM_KEYBOARD and _in_foreground():
+            return
+        if not child:
+            early.append(number)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            child[0].send_signal(number)
+
+    def forward_to(process: asyncio.subprocess.Process) -> None:
+        child.append(process)
+        for number in early:
+            forward(number)
 
     loop = asyncio.get_running_loop()
-    for number in _FORWARDED:
+    handled = [number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in handled:
         loop.add_signal_handler(number, forward, number)
     try:
-        yield
+        yield forward_to
     finally:
-        for number in _FORWARDED:
+        for number in handled:
             loop.remove_signal_handler(number)
 
 

@@ -23,6 +23,17 @@ signal.signal(signal.{name}, lambda *_: sys.exit(9))
 print("ready", flush=True)
 signal.pause()
 """
+COUNT_SIGINT = """
+import signal, time
+hits = []
+signal.signal(signal.SIGINT, lambda *_: hits.append(1))
+print("ready", flush=True)
+end = time.monotonic() + 30
+while not hits and time.monotonic() < end:
+    time.sleep(0.02)
+time.sleep(0.5)
+print(f"hits={len(hits)}", flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +135,30 @@ def test_an_expired_certificate_is_named_before_anything_runs(tmp_path: Path) ->
     done = lictor(tmp_path, "--", "echo", "ran")
     assert (done.returncode, done.stdout) == (2, "")
     assert "run lictor agent add alice" in done.stderr
+
+
+def test_what_was_to_be_ignored_is(place: Path) -> None:
+    """As under nohup: SIGHUP does nothing to either process."""
+    code = "import os, signal; os.kill(os.getppid(), signal.SIGHUP); print(signal.getsignal(signal.SIGHUP).name)"
+    ignore = "import os, signal, sys; signal.signal(1, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    ignoring = [sys.executable, "-c", ignore]
+    command = [*ignoring, *LICTOR, "exec", "--agent", "alice", *NOWHERE, "--", sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "SIG_IGN\n")
+
+
+def test_ctrl_c_reaches_the_program_once(place: Path) -> None:
+    """The terminal tells both processes; passing it on as well would interrupt the program twice."""
+    outer, inner = os.openpty()
+    on_terminal = [sys.executable, "-c", "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"]
+    command = [*on_terminal, *LICTOR, "exec", "--agent", "alice", *NOWHERE, "--", sys.executable, "-c", COUNT_SIGINT]
+    with subprocess.Popen(command, cwd=place, stdin=inner) as process, os.fdopen(outer, "r+b", buffering=0) as screen:
+        os.close(inner)
+        shown = b""
+        while b"ready" not in shown:
+            shown += screen.read(1024)
+        screen.write(b"\x03")
+        while b"hits=" not in shown:
+            shown += screen.read(1024)
+        assert process.wait(20) == 0
+    assert b"hits=1" in shown
