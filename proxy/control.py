@@ -92,12 +92,18 @@ class ControlProcess:
         finally:
             ticker.cancel()
             await self._end_workers()
-            await self._recorder.close()
-            await ledger.close()
+            try:
+                await self._recorder.close()
+            finally:
+                await ledger.close()
 
     def _open_ledger(self, signer: KeySigner) -> Ledger:
         config = self._config
-        config.ledger.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = config.ledger.path.parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as e:
+            raise UsageError(f"ledger.path: the directory {folder} cannot be made: {e.strerror}") from None
         store = self._store = SqliteStore(config.ledger.path)
         self._salt = log_salt(store)
         ledger = Ledger.open(store, f"{config.monitor.trust_domain}/monitor/{config.monitor.name}", signer)
