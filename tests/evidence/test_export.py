@@ -26,6 +26,7 @@ from lictor.evidence.ledger import Ledger
 from lictor.evidence.merkle import leaf_hash
 from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
 from lictor.evidence.store import BetRow, NodeRow
+from lictor.formats import base64url
 from lictor.formats.errors import FormatError, LedgerError, UsageError
 from lictor.formats.keys import KeySigner
 
@@ -55,7 +56,7 @@ def test_what_is_written_is_read(reader: SqliteReader, tmp_path: Path) -> None:
     header = write_export(reader, tmp_path / "out.jsonl")
     with open_lines(tmp_path / "out.jsonl") as lines:
         records = [record for _, record in read_records(lines)]
-    note = reader.last_checkpoint()
+    note = reader.last_checkpoint() or ""
     assert header == records[0] == Header(ORIGIN, note, 0, 3)
     assert records[1:5] == [
         Document("key", {"kty": "OKP"}),
@@ -82,7 +83,7 @@ def test_a_failed_export_leaves_the_old_file(
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "e.jsonl").write_text("old")
-    monkeypatch.setattr(export.base64url, "encode", lambda _: 1 / 0)
+    monkeypatch.setattr(base64url, "encode", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_export(reader, folder / "e.jsonl")
     assert [(file.name, file.read_text()) for file in folder.iterdir()] == [("e.jsonl", "old")]

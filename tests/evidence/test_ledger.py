@@ -8,7 +8,7 @@ import itertools
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -254,9 +254,8 @@ async def test_close_writes_what_is_left_and_gives_the_file_back(path: Path) -> 
 
 
 @pytest.fixture(params=[4, 1 << 16], ids=["most rest on the edge", "all hashed again"])
-def rehashed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def rehashed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REHASHED", request.param)
-    return
 
 
 @pytest.mark.usefixtures("rehashed")

@@ -20,6 +20,8 @@ from lictor.evidence.recorder import PolicyInfo, Recorder
 from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
 from lictor.formats.canonical import digest
 from lictor.formats.keys import KeySigner
+from lictor.verifier.log import verify_lines
+from lictor.verifier.report import LogReport
 
 DOMAIN = "example.test"
 MONITOR = f"spiffe://{DOMAIN}/monitor/one"
@@ -166,3 +168,18 @@ def log(made: Log, tmp_path: Path) -> Log:
 def running(log: Log) -> Callable[[], tuple[Ledger, Recorder]]:
     """Starts a recorder on the copied ledger; whoever starts it closes the ledger."""
     return lambda: start(SqliteStore(log.ledger), log.trust, log.applying)
+
+
+@pytest.fixture
+def lines(made: Log) -> list[bytes]:
+    return made.lines()
+
+
+@pytest.fixture
+def verify(made: Log) -> Callable[[list[bytes]], LogReport]:
+    return lambda lines: verify_lines(lines, made.ca)
+
+
+@pytest.fixture
+def evidence_signer(made: Log) -> KeySigner:
+    return KeySigner.from_file(made.trust.path / "monitors" / "one" / "evidence.key")
