@@ -76,6 +76,15 @@ class Log:
     def lines(self) -> list[bytes]:
         return self.evidence.read_bytes().splitlines(keepends=True)
 
+    @property
+    def later(self) -> tuple[PolicyInfo, ...]:
+        """Other policies than those that apply."""
+        return LATER_POLICIES
+
+    async def work(self, recorder: Recorder, rounds: int) -> None:
+        """Some actions of both agents, refused ones and delegations among them."""
+        await work(recorder, rounds)
+
     async def story(self, recorder: Recorder) -> None:
         """What happens in a log, on a recorder that `running` started."""
         await work(recorder, 5)

@@ -12,6 +12,7 @@ import pytest
 from lictor.formats import base64url, jws
 from lictor.formats.canonical import canonical
 from lictor.formats.keys import KeySigner
+from lictor.verifier.log import verify_log
 from lictor.verifier.report import LogReport
 
 
@@ -143,3 +144,18 @@ def test_a_moved_window_start_is_a_gap(
     token = jws.sign_compact({"typ": "bet+jwt"}, canonical(claims), evidence_signer)
     report = verify([*lines[:number], canonical({"bet": token}) + b"\n", *lines[number + 1 :]])
     assert report.verdict == "gap"
+
+
+async def test_bindings_exchanged_while_nothing_ran(log: Any, running: Any) -> None:
+    ledger, recorder = running()
+    await log.work(recorder, 2)
+    await ledger.close()
+    log.applying[:] = log.later
+    for _ in range(2):
+        ledger, recorder = running()
+        await ledger.commit()
+        assert verify_log(log.ledger, log.ca).problem is None
+        await log.work(recorder, 2)
+        await recorder.close()
+        await ledger.close()
+        assert verify_log(log.ledger, log.ca).problem is None
