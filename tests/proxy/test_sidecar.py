@@ -185,7 +185,7 @@ async def test_a_reader_that_stops_stops_the_writer(trust: TrustDomain) -> None:
         _, writer = await connect(side)
         writer.write(request(side))
         before = -1
-        while before != sent:
+        while sent == 0 or before != sent:
             before = sent
             await asyncio.sleep(0.3)
         assert 0 < sent < 32 << 20
@@ -318,3 +318,43 @@ async def test_leaving_ends_open_connections(trust: TrustDomain) -> None:
         writer.close()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port_of_sidecar)
+
+
+async def test_leaving_does_not_wait_for_a_client_that_reads_nothing(trust: TrustDomain) -> None:
+    ended = asyncio.Event()
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while True:
+                    writer.write(bytes(1 << 16))
+                    await writer.drain()
+        ended.set()
+
+    async with monitor(pour, listener(trust)) as port, asyncio.timeout(WAIT_S):
+        async with sidecar(trust, port) as side:
+            _, writer = await connect(side)
+            writer.write(request(side))
+            await ended.wait()
+        writer.transport.abort()
+
+
+async def test_a_slow_reader_gets_everything_after_the_monitor_has_closed(trust: TrustDomain) -> None:
+    size = 3 << 20
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(bytes(size))
+        await writer.drain()
+
+    async with monitor(pour, listener(trust)) as port, sidecar(trust, port) as side:
+        reader, writer = await connect(side)
+        writer.write(request(side))
+        received = 0
+        async with asyncio.timeout(WAIT_S):
+            while chunk := await reader.read(1 << 16):
+                received += len(chunk)
+                await asyncio.sleep(0.01)
+        assert received == size
+        writer.close()
