@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
@@ -125,8 +125,7 @@ class Ingress:
             self._control.finish_delegation(exchange.receipts[0].node)
 
     def _refuse(self, flow: http.HTTPFlow, exchange: Exchange, reason: str, text: str) -> Awaitable[None]:
-        url = url_text("https", *self._ingress.address, "/")
-        action = Classified(ActionType.HTTP_REQUEST, url, {"method": method_text(flow.request)})
+        action = Classified(ActionType.HTTP_REQUEST, self._ingress.urn, {"method": method_text(flow.request)})
         return self._record(flow, exchange, action, Decision(Verdict.DENY, reason, (), text))
 
     def _judge(self, flow: http.HTTPFlow, exchange: Exchange, body: bytes | None) -> Hooked:
@@ -136,13 +135,16 @@ class Ingress:
             return self._refuse(flow, exchange, e.reason, str(e))
         if len(actions) > 1:
             return self._refuse(flow, exchange, "batch_not_supported", "A2A has no batches")
-        exchange.classified = actions
+        action = actions[0]
+        if action.type == ActionType.HTTP_REQUEST:
+            # Callers reach the agent under different names, so what is judged is the agent's own.
+            action = replace(action, target=f"{self._ingress.urn}#{exchange.path}")
+        exchange.classified = (action,)
         if exchange.delegated:
             exchange.salt = None
         if body is not None:
             exchange.request_tally = Tally(exchange.salt)
             exchange.request_tally.update(body)
-        action = actions[0]
         decision = self._policy().judge(Action(exchange.agent_id, action.type, action.target, action.parameters))
         if exchange.delegated and decision.allowed:
             return self._admit(flow, exchange, action, decision)

@@ -188,10 +188,9 @@ path = "ledger.db"
 {_tool(urls.tool)}""")
     behaviors = [_allow("tools", "Counts words, nothing else", "tool_call", [TOOL, f"{TOOL}#tools/count_words"])]
     _write_binding(world, "b", "agent/b", behaviors)
-    card = f"https://127.0.0.1:{ports.ingress_b}/{CARD_PATH}"
     behaviors = [
         _allow("delegation", "Hands work to agent b", "delegation", [AGENT_B]),
-        _allow("card", "Reads the card of agent b", "http_request", [card]),
+        _allow("card", "Reads the card of agent b", "http_request", [f"{AGENT_B}#/{CARD_PATH}"]),
     ]
     _write_binding(world, "b", "monitor/a", behaviors)
 

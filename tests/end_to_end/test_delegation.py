@@ -23,7 +23,7 @@ MESSAGE = {"jsonrpc": "2.0", "id": 7, "method": "SendMessage", "params": {"messa
 def pair(make_monitor: Callable[..., Any], make_binding: Callable[..., Any]) -> Iterator[Any]:
     """Monitor A before an agent, monitor B before a sub-agent that is a plain HTTP server."""
     local = Server(None)
-    inbound = make_binding(delegation=[URN_B], http_request=["https://127.0.0.1/x"])
+    inbound = make_binding(delegation=[URN_B], http_request=[f"{URN_B}#/.well-known/agent-card.json"])
     b = make_monitor(
         "b",
         {"inbound": {**inbound, "subjects": ["spiffe://test.internal/monitor/*"]}},
@@ -115,3 +115,16 @@ def test_ingress_refuses(pair: Any, domain: Any, what: str) -> None:
     assert response.json()["id"] == 7
     assert local.requests == []
     assert [e for e in b.entries() if e.get("reason") == expected[what]]
+
+
+def test_the_agent_card_is_read_and_nothing_beside_it(pair: Any) -> None:
+    a, b, local, url = pair
+    context = ssl.create_default_context(cafile=str(a.domain.identity_ca))
+    who = a.domain.path / "monitors" / a.name
+    context.load_cert_chain(who / "cert.pem", who / "key.pem")
+    with httpx.Client(verify=context, trust_env=False) as http:
+        assert http.get(url + ".well-known/agent-card.json").status_code == 200
+        assert http.get(url + "internal/tasks").status_code == 403
+    assert [path for _, path, _, _ in local.requests] == ["/.well-known/agent-card.json"]
+    targets = [e["action_target"] for e in b.entries() if "outcome_of" not in e]
+    assert targets == [f"{URN_B}#/.well-known/agent-card.json", f"{URN_B}#/internal/tasks"]
