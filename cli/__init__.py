@@ -22,7 +22,7 @@ COMMANDS = {
     "exec": "run an agent behind the monitor",
     "agent": "identities: add, list, revoke",
     "binding": "policies: check, sign, verify",
-    "log": "the action log: show, tail, verify, export",
+    "log": "the action log: show, tail, verify, export, prove",
     "bet": "Behavioral Evidence Tokens: show, verify",
     "chain": "a delegation chain: show, verify",
 }

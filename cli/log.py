@@ -24,6 +24,8 @@ from ..formats.errors import UsageError, VerificationError
 from ..proxy.config import load
 from ..verifier.log import verify_log
 from ..verifier.report import LogReport
+from . import log_prove
+from .log_options import find_ledger, ledger_option
 from .log_view import entry_table, entry_text, report_table
 from .output import console, errors, json_option, print_json
 
@@ -50,15 +52,6 @@ class Filter:
         )
 
 
-def ledger_option[F: Callable[..., Any]](command: F) -> F:
-    """Which ledger: `--ledger PATH`, or that of the configuration."""
-    command = click.option("--ledger", type=_FILE, help="The ledger file, instead of the configuration's.")(command)
-    default = Path("lictor.toml")
-    return click.option("-c", "--config", type=_FILE, default=default, show_default=True, help="Configuration.")(
-        command
-    )
-
-
 def filter_options[F: Callable[..., Any]](command: F) -> F:
     """What `show` and `tail` can be narrowed to."""
     command = click.option("--decision", type=click.Choice(["allow", "flag", "hold", "deny"]))(command)
@@ -66,14 +59,13 @@ def filter_options[F: Callable[..., Any]](command: F) -> F:
     return click.option("--agent", metavar="NAME|ID", help="An agent's name or SPIFFE ID.")(command)
 
 
-def find_ledger(config: Path, ledger: Path | None) -> Path:
-    """Raises UsageError if neither names one."""
-    return ledger if ledger is not None else load(config).ledger.path
-
-
 @click.group()
 def command() -> None:
-    """The action log: show, tail, verify, export."""
+    """The action log: show, tail, verify, export, and proofs of what is in it."""
+
+
+for _proof in (log_prove.prove, log_prove.check, log_prove.key):
+    command.add_command(_proof)
 
 
 @command.command()

@@ -23,7 +23,7 @@ from ..formats.jws import PublicKey, Signer
 MAX_NOTE = 64 * 1024
 MAX_SIGNATURES = 16
 _ED25519 = b"\x01"
-_DASH = "\u2014 "
+DASH = "\u2014 "
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
 
@@ -69,39 +69,57 @@ class Verifier:
         """Raises UsageError for a key that is not Ed25519 or a name that a note cannot carry."""
         if not isinstance(key, Ed25519PublicKey):
             raise UsageError("checkpoints are signed with Ed25519; the evidence key is of another kind")
-        if not _is_key_name(name):
+        if not is_key_name(name):
             raise UsageError(f"the origin {name!r} cannot name a key: it must have no space and no plus sign")
         return cls(name, key)
 
     @classmethod
     def parse(cls, vkey: str) -> Verifier:
         """From the text `name+id+key` of signed-note. Raises FormatError."""
-        name, _, rest = vkey.partition("+")
-        key_id, _, encoded = rest.partition("+")
-        raw = _base64(encoded)
-        if not _is_key_name(name) or raw[:1] != _ED25519 or len(raw) != 33:
-            raise FormatError("not a verifier key name+id+base64 of an Ed25519 key")
-        verifier = cls(name, Ed25519PublicKey.from_public_bytes(raw[1:]))
-        if verifier.key_id().hex() != key_id:
-            raise FormatError(f"the verifier key's id is {key_id!r}, expected {verifier.key_id().hex()}")
-        return verifier
-
-    def _typed_key(self) -> bytes:
-        return _ED25519 + self.key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        return cls(*parse_vkey(vkey, _ED25519))
 
     def key_id(self) -> bytes:
         """SHA-256(name || LF || type || key), first four octets."""
-        return hashlib.sha256(self.name.encode() + b"\n" + self._typed_key()).digest()[:4]
+        return key_id(self.name, _ED25519, self.key)
 
     def __str__(self) -> str:
-        return f"{self.name}+{self.key_id().hex()}+{base64.b64encode(self._typed_key()).decode('ascii')}"
+        return vkey_text(self.name, _ED25519, self.key)
 
 
-def _is_key_name(name: str) -> bool:
+def key_id(name: str, kind: bytes, key: Ed25519PublicKey) -> bytes:
+    """The id of a key whose signatures are of the type `kind` (one octet)."""
+    return hashlib.sha256(name.encode() + b"\n" + kind + _raw(key)).digest()[:4]
+
+
+def _raw(key: Ed25519PublicKey) -> bytes:
+    return key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+
+
+def vkey_text(name: str, kind: bytes, key: Ed25519PublicKey) -> str:
+    """The verifier key `name+id+key` of signed-note."""
+    return f"{name}+{key_id(name, kind, key).hex()}+{base64.b64encode(kind + _raw(key)).decode('ascii')}"
+
+
+def parse_vkey(vkey: str, kind: bytes) -> tuple[str, Ed25519PublicKey]:
+    """Name and key of a verifier key for signatures of the type `kind`. Raises FormatError."""
+    name, _, rest = vkey.partition("+")
+    found, _, encoded = rest.partition("+")
+    raw = one_base64(encoded)
+    if not is_key_name(name) or raw[:1] != kind or len(raw) != 33:
+        raise FormatError(f"not a verifier key name+id+base64 of an Ed25519 key of the type {kind.hex()}")
+    key = Ed25519PublicKey.from_public_bytes(raw[1:])
+    if key_id(name, kind, key).hex() != found:
+        raise FormatError(f"the verifier key's id is {found!r}, expected {key_id(name, kind, key).hex()}")
+    return name, key
+
+
+def is_key_name(name: str) -> bool:
+    """Whether a signature line can carry this name."""
     return bool(name) and "+" not in name and not any(c.isspace() or ord(c) < 0x20 or ord(c) == 0x7F for c in name)
 
 
-def _base64(text: str) -> bytes:
+def one_base64(text: str) -> bytes:
+    """Base64 in the standard alphabet, padded, in the one spelling that encoding gives. Raises FormatError."""
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -124,7 +142,7 @@ class CheckpointSigner:
         """The signed note of a checkpoint."""
         text = Checkpoint(self.verifier.name, size, root).text()
         line = base64.b64encode(self._key_id + self._signer.sign(text.encode())).decode("ascii")
-        return f"{text}\n{_DASH}{self.verifier.name} {line}\n"
+        return f"{text}\n{DASH}{self.verifier.name} {line}\n"
 
 
 def parse_note(note: str) -> Note:
@@ -139,14 +157,15 @@ def parse_note(note: str) -> Note:
     lines = tail[:-1].split("\n")
     if len(lines) > MAX_SIGNATURES:
         raise FormatError(f"the signed note has {len(lines)} signatures, more than {MAX_SIGNATURES}")
-    return Note(body + "\n", tuple(_parse_signature(line) for line in lines))
+    return Note(body + "\n", tuple(parse_signature(line) for line in lines))
 
 
-def _parse_signature(line: str) -> NoteSignature:
-    name, separator, encoded = line.removeprefix(_DASH).partition(" ")
-    if not line.startswith(_DASH) or not separator or not _is_key_name(name):
+def parse_signature(line: str) -> NoteSignature:
+    """One signature line, without its line feed. Raises FormatError."""
+    name, separator, encoded = line.removeprefix(DASH).partition(" ")
+    if not line.startswith(DASH) or not separator or not is_key_name(name):
         raise FormatError(f"not a signature line of a signed note: {line[:60]!r}")
-    raw = _base64(encoded)
+    raw = one_base64(encoded)
     if len(raw) < 5:
         raise FormatError(f"the signature line of {name} holds no signature")
     return NoteSignature(name, raw[:4], raw[4:])
@@ -180,7 +199,7 @@ def parse_checkpoint(note: Note) -> Checkpoint:
     origin, size, encoded = lines[:3]
     if not _SIZE.fullmatch(size):
         raise FormatError(f"the checkpoint's size is {size[:20]!r}, expected a decimal number without leading zeros")
-    root = _base64(encoded)
+    root = one_base64(encoded)
     if len(root) != 32:
         raise FormatError(f"the checkpoint's root has {len(root)} octets, expected 32")
     return Checkpoint(origin, int(size), root)
