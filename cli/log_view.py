@@ -31,13 +31,14 @@ def _agent(agent_id: str) -> str:
 
 def _cells(entry: dict[str, Any]) -> list[Text]:
     start = [Text(str(entry["seq"]), "bold"), Text(moment(entry["timestamp"]), "dim"), Text(_agent(entry["agent_id"]))]
-    what = [Text(plain(entry["action_type"])), Text(plain(entry["action_target"]))]
+    what = [Text.assemble((plain(entry["action_type"]), "dim"), " ", plain(entry["action_target"]))]
     if "outcome_of" in entry:
         outcome = entry["outcome"]
-        shown = [plain(outcome[name]) for name in ("status", "error") if outcome.get(name) is not None]
+        shown = [f"{entry['outcome_of']}: {plain(outcome.get('status') or 'no answer')}"]
         if "duration_ms" in outcome:
-            shown.append(f"{outcome['duration_ms']:.1f} ms")
-        return [*start, Text(" ".join([f"outcome of {entry['outcome_of']}", *shown]), "dim"), *what]
+            shown.append(f"{outcome['duration_ms']:.0f} ms")
+        error = [Text(plain(outcome["error"]), "yellow")] if outcome.get("error") else what
+        return [*start, Text(", ".join(shown), "dim"), *error]
     decision = plain(entry["decision"])
     reason = "" if entry["reason"] == "allowed" else f" {plain(entry['reason'])}"
     return [*start, Text.assemble((decision, _COLOURS.get(decision, "")), reason), *what]
@@ -50,9 +51,10 @@ def entry_table(entries: list[dict[str, Any]]) -> Table:
     title = " to ".join(days) + " UTC"
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_style="dim")
     table.add_column("seq", justify="right")
-    for name in ("time", "agent", "decision", "type"):
-        table.add_column(name, no_wrap=name == "time", overflow="fold")
-    table.add_column("target", overflow="fold", ratio=1)
+    table.add_column("time", no_wrap=True)
+    table.add_column("agent", overflow="fold")
+    table.add_column("decision, or outcome of", overflow="fold", min_width=24)
+    table.add_column("action", overflow="fold", ratio=1)
     for entry in entries:
         table.add_row(*_cells(entry))
     return table

@@ -99,7 +99,7 @@ def test_show_is_a_table_that_nobody_else_can_paint(place: Path) -> None:
     rows = [line.split() for line in done.stdout.splitlines()[2:]]
     assert [row[0] for row in rows] == ["0", "1", "2", "3"]
     assert rows[1][2:] == ["alpha", "deny", "not_in_allowlist", "tool_call", "urn:tool#tools/[red]add\\x1b[2J"]
-    assert "outcome of 0 200 12.2 ms" in done.stdout
+    assert "0: 200, 12 ms" in done.stdout
     assert "\x1b" not in done.stdout
 
 
