@@ -141,6 +141,11 @@ def needs_judgement(entry: Mapping[str, Any]) -> bool:
     return "outcome_of" not in entry and entry["action_parameters"].get("direction") != "inbound"
 
 
+def awaits_outcome(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is an action that went on its way, so that its outcome follows."""
+    return "outcome_of" not in entry and entry["decision"] != "deny"
+
+
 def outcome_fields(action: Mapping[str, Any], draft: OutcomeDraft) -> dict[str, Any]:
     """The entry of an outcome; `action` are the `OUTCOME_REPEATS` of the action's entry."""
     return {**action, "action_parameters": {}, "outcome_of": draft.outcome_of, "outcome": draft.outcome}

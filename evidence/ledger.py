@@ -151,6 +151,12 @@ class Ledger:
         self._batch.documents.append(DocumentRow(kind, id, canonical(document)))
         self._soon()
 
+    def put_meta(self, name: str, value: str) -> None:
+        """Set a value of the store itself, together with what is added now."""
+        self._check_alive()
+        self._batch.meta[name] = value
+        self._soon()
+
     def commit(self) -> asyncio.Future[None]:
         """A future that is done when everything added so far is durable; LedgerError if it never will be."""
         loop = asyncio.get_running_loop()

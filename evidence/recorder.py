@@ -15,11 +15,11 @@ from ..formats.errors import UsageError
 from ..formats.jws import Signer
 from . import ect
 from .admission import ReplayMemory
+from .awaited import MONITOR_ENDED, TOO_MANY, WORKER_ENDED, Awaited, left_open, unknown
 from .bet import refused
 from .claims import new_id
 from .ect import Minted
 from .entry import (
-    OUTCOME_REPEATS,
     ActionDraft,
     InboundDraft,
     OutcomeDraft,
@@ -38,8 +38,6 @@ from .windows import DEFAULT_DENY, ENDED, AgentWindows, PolicyInfo, Window
 
 __all__ = ["ActionDraft", "InboundDraft", "OutcomeDraft", "PolicyInfo", "Receipt", "Recorder", "Tokens"]
 
-MAX_PENDING = 1 << 16
-"""Actions that wait for their outcome; beyond, the oldest is taken for one whose outcome will never come."""
 ANCHOR = 4096
 """After so many entries of others the row of an empty window is moved up, so that a restart need not read them."""
 
@@ -83,13 +81,16 @@ class Recorder:
         self._interval, self._jitter = interval, jitter
         self._issuer = Issuer(ledger, signer, monitor_id, self._audience)
         self._agents: dict[str, _Agent] = {}
-        self._pending: dict[int, Mapping[str, Any]] = {}
-        self._inbound: dict[str, _Agent] = {}
+        self._awaited = Awaited(ledger)
+        self._inbound: dict[str, tuple[_Agent, object]] = {}
         self._replay = ReplayMemory(stored.nodes(), ledger.now())
         self._restore(stored)
 
-    async def record_action(self, draft: ActionDraft) -> Receipt:
-        """Record a judged action; the receipt carries what goes along with a delegation or with a refusal."""
+    async def record_action(self, draft: ActionDraft, source: object = None) -> Receipt:
+        """Record a judged action; the receipt carries what goes along with a delegation or with a refusal.
+
+        `source` is whoever will say the outcome (see `lost`).
+        """
         agent = self._agents.get(draft.agent_id) or self._new_agent(draft.agent_id)
         place = agent.lineage.place(draft.execution_context, draft.traceparent, self._ledger.now())
         node: Minted | None = None
@@ -102,7 +103,7 @@ class Recorder:
         windows.wid, windows.node = place.wid, place.node
         violated = windows.action(stamped.seq, stamped.data, draft.behaviors, draft.decision)
         if draft.decision != "deny":
-            self._await_outcome(stamped.seq, fields)
+            self._await_outcome(stamped.seq, fields, source)
         bets: tuple[str, ...] = ()
         if node is not None:
             bets = self._issue(windows.open, place, "delegation", tuple(draft.audience))
@@ -123,14 +124,21 @@ class Recorder:
 
     async def record_outcome(self, draft: OutcomeDraft) -> None:
         """Record how an action ended. Raises UsageError for a seq that is not an action whose outcome is awaited."""
-        action = self._pending.pop(draft.outcome_of, None)
+        action = self._awaited.take(draft.outcome_of)
         if action is None:
             raise UsageError(f"no outcome is awaited of entry {draft.outcome_of}: it has one, or was denied")
-        stamped = self._ledger.add(outcome_fields(action, draft))
-        self._agents[action["agent_id"]].windows.note(stamped.seq, stamped.data)
+        self._add_outcome(action, draft)
         await self._ledger.commit()
 
-    async def accept_delegation(self, draft: InboundDraft) -> Receipt:
+    async def lost(self, source: object) -> None:
+        """`source` is gone: its actions have the outcome `unknown` and the delegations that it served are over."""
+        for node in [node for node, (_, served_by) in self._inbound.items() if served_by is source]:
+            self.finish_delegation(node)
+        for seq in self._awaited.of(source):
+            self._give_up(seq, WORKER_ENDED)
+        await self._ledger.commit()
+
+    async def accept_delegation(self, draft: InboundDraft, source: object = None) -> Receipt:
         """Record a delegation that came in and mint the local agent's node; a receipt of deny says why it was not."""
         agent = self._agents.get(draft.agent_id) or self._new_agent(draft.agent_id)
         now = self._ledger.now()
@@ -151,14 +159,14 @@ class Recorder:
         agent.windows.note(stamped.seq, stamped.data)
         dropped = agent.lineage.open(node, draft.execution_context, draft.traceparent, draft.peer_id, now)
         self._inbound.pop(dropped or "", None)
-        self._inbound[node.jti] = agent
-        self._await_outcome(stamped.seq, fields)
+        self._inbound[node.jti] = agent, source
+        self._await_outcome(stamped.seq, fields, source)
         await self._ledger.commit()
         return Receipt(stamped.seq, stamped.timestamp, draft.decision, draft.reason, node.wid, node.jti, (node.token,))
 
     async def delegation_response(self, node: str) -> Tokens:
         """The local agent's node and one BET of each policy, for the response. Raises UsageError if it is not open."""
-        agent = self._inbound.get(node)
+        agent, _ = self._inbound.get(node, (None, None))
         found = agent.lineage.response(node, self._ledger.now()) if agent is not None else None
         if agent is None or found is None:
             raise UsageError(f"no delegation with the node {node} is open")
@@ -170,7 +178,7 @@ class Recorder:
 
     def finish_delegation(self, node: str) -> None:
         """The delegation is over: later actions of the agent are not taken for its work. Unknown nodes are ignored."""
-        agent = self._inbound.pop(node, None)
+        agent, _ = self._inbound.pop(node, (None, None))
         if agent is not None:
             agent.lineage.finish(node)
 
@@ -227,10 +235,24 @@ class Recorder:
             place = Place(agent.windows.wid, agent.windows.node, "inferred")
             self._issue(windows, place, trigger)
 
-    def _await_outcome(self, seq: int, fields: Mapping[str, Any]) -> None:
-        self._pending[seq] = {name: fields[name] for name in OUTCOME_REPEATS}
-        if len(self._pending) > MAX_PENDING:
-            del self._pending[next(iter(self._pending))]
+    def _await_outcome(self, seq: int, fields: Mapping[str, Any], source: object) -> None:
+        oldest = self._awaited.add(seq, fields, source)
+        if oldest is not None:
+            self._give_up(oldest, TOO_MANY)
+        self._awaited.anchor()
+
+    def _give_up(self, seq: int, why: str) -> None:
+        action = self._awaited.take(seq)
+        if action is not None:
+            self._add_outcome(action, unknown(seq, why))
+
+    def _add_outcome(self, action: Mapping[str, Any], draft: OutcomeDraft) -> None:
+        agent = self._agents.get(action["agent_id"]) or self._new_agent(action["agent_id"])
+        stamped = self._ledger.add(outcome_fields(action, draft))
+        windows = agent.windows
+        if not windows.node:
+            windows.wid, windows.node = action["wid"], action["node"]
+        windows.note(stamped.seq, stamped.data)
 
     def _policies(self, agent_id: str) -> tuple[PolicyInfo, ...]:
         return self._policies_for(agent_id) or (DEFAULT_DENY,)
@@ -251,6 +273,9 @@ class Recorder:
         """Take up the open windows; those whose policy changed or applies no longer end here."""
         for agent_id, windows in restore(stored, self._policies).items():
             self._apply(self._keep(agent_id, windows), self._policies(agent_id))
+        for seq, action in left_open(stored).items():
+            self._add_outcome(action, unknown(seq, MONITOR_ENDED))
+        self._awaited.anchor()
 
     def _apply(self, agent: _Agent, policies: tuple[PolicyInfo, ...]) -> None:
         """Make the agent's windows those of `policies`."""

@@ -176,6 +176,7 @@ class SqliteStore(SqliteReader):
             _insert(db, "subtrees", 3, [_subtree(row) for row in batch.subtrees], "OR REPLACE")
             checkpoints = [(row.size, row.note, row.cosignatures) for row in batch.checkpoints]
             _insert(db, "checkpoints", 3, checkpoints, then=_MORE_COSIGNATURES)
+            _insert(db, "meta", 2, batch.meta.items(), "OR REPLACE")
             if batch.head is not None:
                 head = batch.head
                 _insert(db, "head", 5, [(1, head.size, head.checkpoint, head.edge, head.clock)], "OR REPLACE")

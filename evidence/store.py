@@ -113,6 +113,7 @@ class Batch:
     subtrees: list[SubtreeRow] = field(default_factory=list)
     checkpoints: list[CheckpointRow] = field(default_factory=list)
     roots: dict[int, bytes] = field(default_factory=dict)
+    meta: dict[str, str] = field(default_factory=dict)
 
 
 class Reader(Protocol):

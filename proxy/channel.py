@@ -24,6 +24,8 @@ from ..formats.errors import LictorError
 MAX_FRAME = 64 * 1024 * 1024
 _LENGTH = struct.Struct("!I")
 _HIGH_WATER = 4 * 1024 * 1024
+NOT_FORWARDED = {"status": 0, "complete": False, "error": "refused: the receipt came too late, nothing was forwarded"}
+"""The outcome of an action that was allowed and recorded, but too late."""
 
 
 class ControlError(LictorError):
@@ -92,9 +94,16 @@ class Frames(asyncio.Protocol):
 
 
 class _Waiting:
-    __slots__ = ("future", "make", "since", "then")
+    __slots__ = ("future", "make", "operation", "since", "then")
 
-    def __init__(self, then: Callable[[Any], None], make: Callable[[dict[str, Any]], object], future: Future[None]):
+    def __init__(
+        self,
+        operation: str,
+        then: Callable[[Any], None],
+        make: Callable[[dict[str, Any]], object],
+        future: Future[None],
+    ) -> None:
+        self.operation = operation
         self.then = then
         self.make = make
         self.future = future
@@ -105,7 +114,8 @@ class ControlClient:
     """The worker's end. Implements `addons.exchange.Control`.
 
     Every request's future is done, without an exception, once `then` was called with the answer or with a ControlError:
-    after `timeout` seconds, when more than `limit` wait, and when the control process is gone.
+    after `timeout` seconds, when more than `limit` are unanswered, and when the control process is gone. What was not
+    answered in time was refused: when its receipt comes after all, the entry gets the outcome that nothing left.
     """
 
     def __init__(
@@ -116,6 +126,8 @@ class ControlClient:
         self._on_push = on_push
         self._on_lost = on_lost
         self._waiting: dict[int, _Waiting] = {}
+        self._late: dict[int, str] = {}
+        """What was refused because its answer did not come in time, with the operation; the answer still will."""
         self._next = 1
         self._frames: Frames | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -154,11 +166,12 @@ class ControlClient:
         make: Callable[[dict[str, Any]], object],
     ) -> Future[None]:
         future: Future[None] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(then, make, future)
+        waiting = _Waiting(operation, then, make, future)
+        unanswered = len(self._waiting) + len(self._late)
         if self._frames is None:
             _settle(waiting, ControlError("the control process is gone"))
-        elif len(self._waiting) >= self._limit or self._frames.full:
-            _settle(waiting, ControlError(f"{len(self._waiting)} actions wait to be recorded already", "overloaded"))
+        elif unanswered >= self._limit or self._frames.full:
+            _settle(waiting, ControlError(f"{unanswered} actions wait to be recorded already", "overloaded"))
         else:
             number, self._next = self._next, self._next + 1
             self._waiting[number] = waiting
@@ -173,6 +186,17 @@ class ControlClient:
         waiting = self._waiting.pop(number, None)
         if waiting is not None:
             _settle(waiting, waiting.make(payload) if good else ControlError(payload["text"], payload["reason"]))
+        elif good:
+            self._too_late(self._late.pop(number, ""), payload)
+        else:
+            self._late.pop(number, None)
+
+    def _too_late(self, operation: str, answer: dict[str, Any]) -> None:
+        """The exchange was refused, so nothing went on its way."""
+        if operation in ("action", "inbound") and answer["decision"] != "deny":
+            self.record_outcome(OutcomeDraft(answer["seq"], NOT_FORWARDED))
+        if operation == "inbound" and answer["decision"] != "deny":
+            self.finish_delegation(answer["node"])
 
     def _gone(self) -> None:
         self._frames = None
@@ -194,6 +218,7 @@ class ControlClient:
             if self._waiting[number].since > oldest_allowed:
                 break
             late = self._waiting.pop(number)
+            self._late[number] = late.operation
             _settle(late, ControlError(f"no receipt within {self._timeout:g} seconds", "overloaded"))
         if self._frames is not None:
             interval = min(0.5, self._timeout / 4)

@@ -199,8 +199,14 @@ class ControlProcess:
         return [dict(binding.document) for binding in self._bindings.current]
 
     async def _watch(self, worker: _Worker) -> None:
-        """Start a worker again that ended by itself."""
+        """What a worker that ended had not yet told is unknown from then on; start it again if it ended by itself."""
         code = await worker.process.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(worker.drained.wait(), 2)
+        try:
+            await self._recorder.lost(worker)
+        except LictorError as e:
+            log.error("not recorded: %s", e)
         if self._stopping.is_set() or not worker.ready.is_set():
             return
         log.error("worker %d ended with code %s and is started again", worker.number, code)
@@ -243,15 +249,15 @@ class ControlProcess:
         elif operation == "finish":
             self._recorder.finish_delegation(payload)
         else:
-            self._spawn(self._answer(worker.frames, number, self._work(operation, payload)))
+            self._spawn(self._answer(worker.frames, number, self._work(worker, operation, payload)))
 
-    def _work(self, operation: str, payload: Any) -> Awaitable[Any]:
+    def _work(self, worker: _Worker, operation: str, payload: Any) -> Awaitable[Any]:
         if operation == "action":
-            return self._recorder.record_action(ActionDraft(**payload))
+            return self._recorder.record_action(ActionDraft(**payload), worker)
         if operation == "outcome":
             return self._recorder.record_outcome(OutcomeDraft(**payload))
         if operation == "inbound":
-            return self._recorder.accept_delegation(InboundDraft(**payload))
+            return self._recorder.accept_delegation(InboundDraft(**payload), worker)
         return self._recorder.delegation_response(payload)
 
     async def _answer(self, frames: Frames, number: int, work: Awaitable[Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lictor.evidence import bet, ect
+from lictor.evidence import awaited, bet, ect
 from lictor.evidence import recorder as module
 from lictor.evidence.bet import Bet
 from lictor.evidence.claims import KeyResolver, new_id
@@ -187,12 +187,14 @@ async def test_an_outcome_that_is_not_awaited(monitor: Monitor) -> None:
 
 
 async def test_awaited_outcomes_are_bounded(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PENDING", 2)
+    monkeypatch.setattr(awaited, "MAX_AWAITED", 2)
     for _ in range(3):
         await monitor.recorder.record_action(action())
     with pytest.raises(UsageError):
         await monitor.recorder.record_outcome(OutcomeDraft(0, {}))
     await monitor.recorder.record_outcome(OutcomeDraft(2, {}))
+    given_up = next(e for e in monitor.entries() if e.get("outcome_of") == 0)
+    assert given_up["outcome"]["error"].startswith("unknown: more than ")
 
 
 async def test_a_violation_yields_evidence_of_its_policy_at_once(monitor: Monitor) -> None:
@@ -429,7 +431,7 @@ async def test_windows_are_contiguous_over_a_crash(monitor: Monitor) -> None:
         assert_chained(bets)
         assert all(covers(one, entries) for one in bets)
     last = monitor.bets(policy="urn:p")[-1]
-    assert (last.ext["count"], last.details[0]["evaluated"]) == (4, 2)
+    assert (last.ext["count"], last.details[0]["evaluated"]) == (6, 2), "with the outcomes unknown of both before"
     assert last.result == "pass"
 
 
@@ -439,6 +441,8 @@ async def test_what_was_denied_is_not_forgotten_over_a_crash(monitor: Monitor) -
     await monitor.recorder.record_action(action(decision="flag", behaviors=[said(Q, "q1", "fail")]))
     await monitor.recorder.record_action(action(decision="deny", reason="x", behaviors=[said(P, "p1", "fail")]))
     await monitor.recorder.record_action(action(decision="flag", behaviors=[said(Q, "q1"), said(Q, "q2")]))
+    for seq in (0, 1, 3):
+        await monitor.recorder.record_outcome(OutcomeDraft(seq, {}))
     live = {w.policy.policy_id: (w.result(), w.evidence(), w.tallies) for w in windows_of(monitor)}
     await monitor.stop(orderly=False)
     monitor.start()

@@ -1,0 +1,82 @@
+"""Actions that wait for their outcome, and which of a log still do when a process ends before it could say.
+
+What is kept in the store lets a start be quick however long the log is: now and then all that wait (`seqs`) and the
+size of the log at that time (`from`). Whatever waits at the end is among those or begins later. `source` is whoever
+will say the outcome (a worker): when it is gone the outcomes are not coming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from .entry import OUTCOME_REPEATS, OutcomeDraft, awaits_outcome
+from .ledger import Ledger
+from .store import Reader
+
+MAX_AWAITED = 1 << 16
+"""Actions that wait for their outcome; beyond, the oldest is taken for one whose outcome will never come."""
+ANCHOR = 4096
+"""How many entries at most a start reads to find what waits, besides those that waited before."""
+_META = "awaited"
+
+MONITOR_ENDED = "the monitor ended before the outcome was known"
+WORKER_ENDED = "the worker ended before the outcome was known"
+TOO_MANY = f"more than {MAX_AWAITED} actions waited for their outcome"
+
+
+def unknown(seq: int, why: str) -> OutcomeDraft:
+    """The outcome of an action that nobody can tell any more."""
+    return OutcomeDraft(seq, {"status": 0, "complete": False, "error": f"unknown: {why}"})
+
+
+class Awaited:
+    """The actions of a running monitor whose outcome is still to come, oldest first."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._actions: dict[int, tuple[Mapping[str, Any], object]] = {}
+        self._anchor = 0
+
+    def add(self, seq: int, fields: Mapping[str, Any], source: object) -> int | None:
+        """An action was recorded. The seq of one that now has waited for too long, or None."""
+        self._actions[seq] = {name: fields[name] for name in OUTCOME_REPEATS}, source
+        return next(iter(self._actions)) if len(self._actions) > MAX_AWAITED else None
+
+    def take(self, seq: int) -> Mapping[str, Any] | None:
+        """What an outcome repeats of the action; it waits no longer. None if it did not."""
+        found = self._actions.pop(seq, None)
+        return found[0] if found is not None else None
+
+    def of(self, source: object) -> list[int]:
+        """The actions whose outcome `source` would have said."""
+        return [seq for seq, (_, said_by) in self._actions.items() if said_by is source]
+
+    def anchor(self) -> None:
+        """Keep in the store what waits, where that is due."""
+        size = self._ledger.size
+        if size - self._anchor >= ANCHOR:
+            self._anchor = size
+            self._ledger.put_meta(_META, orjson.dumps({"from": size, "seqs": list(self._actions)}).decode())
+
+
+def left_open(stored: Reader) -> dict[int, Mapping[str, Any]]:
+    """What outcomes would repeat of each action in the log that has none, by seq."""
+    kept = orjson.loads(stored.meta(_META) or b'{"from":0,"seqs":[]}')
+    waiting: dict[int, Mapping[str, Any]] = {}
+    for seq in kept["seqs"]:
+        waiting.update((seq, _repeated(data)) for seq, data in stored.entries(seq, seq + 1))
+    for seq, data in stored.entries(kept["from"]):
+        entry = orjson.loads(data)
+        if "outcome_of" in entry:
+            waiting.pop(entry["outcome_of"], None)
+        elif awaits_outcome(entry):
+            waiting[seq] = _repeated(data)
+    return waiting
+
+
+def _repeated(data: bytes) -> Mapping[str, Any]:
+    entry = orjson.loads(data)
+    return {name: entry[name] for name in OUTCOME_REPEATS}
