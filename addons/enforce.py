@@ -19,9 +19,9 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 
 from ..bindings.catalog import ACTION_TYPES, Catalog, Target
 from ..bindings.classification import Classified, RequestFacts, Unclassifiable, classify, needs_body
-from ..bindings.model import Action, ActionType, Decision, Verdict
+from ..bindings.model import Action, ActionType, BehaviorResult, Decision, Verdict
 from ..bindings.policy import Policy
-from ..evidence.entry import ActionDraft, Receipt
+from ..evidence.entry import ActionDraft, OutcomeDraft, Receipt
 from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.names import host_text, parse_authority, parse_origin_form, url_text
 from . import delegate
@@ -221,11 +221,19 @@ class Enforce:
         if refused:
             # Of a batch the member that is to blame, not one that only shares its fate.
             refused.sort(key=lambda one: one[1].reason == MEMBER_DENIED)
+            self._not_sent(receipts)
             refuse(flow, exchange, refusal(self._settings.monitor_id, *refused[0]))
             return
         permit(flow, exchange)
         if exchange.delegated:
             delegate.attach_evidence(flow.request.headers, receipts)
+
+    def _not_sent(self, receipts: Sequence[Receipt]) -> None:
+        """Say of members that were let out by themselves that the batch they came in was not."""
+        for receipt in receipts:
+            if receipt.decision in (Verdict.ALLOW, Verdict.FLAG):
+                outcome = {"status": 0, "complete": False, "duration_ms": 0, "error": MEMBER_DENIED}
+                self._control.record_outcome(OutcomeDraft(receipt.seq, outcome))
 
 
 def permit(flow: http.HTTPFlow, exchange: Exchange) -> None:
@@ -254,11 +262,13 @@ def refuse(flow: http.HTTPFlow, exchange: Exchange, why: Refusal) -> None:
 
 def refusal(monitor_id: str, action: Classified, decision: Decision, receipt: Receipt) -> Refusal:
     """The refusal of an action that was judged and recorded."""
-    failed = next((b for b in decision.behaviors if b.result == "fail"), None)
-    hint = decision.hint or "This action is not allowed for this agent; ask the operator, do not try another way round."
-    reason = decision.reason if not decision.allowed else receipt.reason
+    reason, hint, blamed = decision.reason, decision.hint, decision.blamed
+    if decision.allowed:
+        reason, hint = receipt.reason, receipt.detail
+        blamed = BehaviorResult(**receipt.behavior) if receipt.behavior is not None else None
+    hint = hint or "This action is not allowed for this agent; ask the operator, do not try another way round."
     return Refusal(
-        monitor_id, reason, hint, action.type, action.target, receipt.seq, failed, receipt.behavioral_evidence
+        monitor_id, reason, hint, action.type, action.target, receipt.seq, blamed, receipt.behavioral_evidence
     )
 
 

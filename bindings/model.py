@@ -86,6 +86,8 @@ class Decision:
     reason: str
     behaviors: tuple[BehaviorResult, ...] = ()
     hint: str = ""
+    blamed: BehaviorResult | None = None
+    """Of a denial: the behavior that `reason` is about, if it is about one."""
 
     @property
     def allowed(self) -> bool:

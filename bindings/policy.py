@@ -117,8 +117,10 @@ class Policy:
             refused += against
         if not refused:
             return default_deny(next(reversed(targets)))
-        reason = refused[0].compiled.refuses if refused[0].compiled is not None else ""
-        return Decision(Verdict.DENY, reason, tuple(r.failed for r in refused), _HINTS[ActionType.HTTP_REQUEST])
+        first = refused[0]
+        reason = first.compiled.refuses if first.compiled is not None else ""
+        results = tuple(rule.failed for rule in refused)
+        return Decision(Verdict.DENY, reason, results, _HINTS[ActionType.HTTP_REQUEST], first.failed)
 
     def _rules(self, agent_id: str) -> dict[ActionType, _Rules]:
         rules = self._agents.get(agent_id)
@@ -189,7 +191,7 @@ def _closes(rule: _Rule, host: str, port: int, targets: tuple[Target, ...]) -> b
 
 def _unsatisfied(rules: _Rules, action: Action) -> Decision:
     """The decision when at least one rule fails: deny if one of those denies, else flag."""
-    verdict, reason, hint = Verdict.FLAG, "", ""
+    verdict, reason, hint, blamed = Verdict.FLAG, "", "", None
     results = []
     for rule in rules.rules:
         if rule.compiled is None:
@@ -199,6 +201,6 @@ def _unsatisfied(rules: _Rules, action: Action) -> Decision:
         if outcome.ok:
             continue
         if rule.denies and verdict is not Verdict.DENY:
-            verdict, reason, hint = Verdict.DENY, outcome.reason, outcome.hint or rules.hint
+            verdict, reason, hint, blamed = Verdict.DENY, outcome.reason, outcome.hint or rules.hint, rule.failed
         reason = reason or rule.prefix + outcome.reason
-    return Decision(verdict, reason, tuple(results), hint)
+    return Decision(verdict, reason, tuple(results), hint, blamed)

@@ -74,8 +74,8 @@ class Receipt:
     """The entry is durable. `execution_context` and `behavioral_evidence` are header lines to add, never to replace.
 
     Of a delegation going out: the node and the evidence for the callee. Of a denied action: the evidence for the
-    agent. Of a delegation that came in: the local agent's node; `node` names it to the recorder; `detail` says in words
-    why one was refused.
+    agent. Of a delegation that came in: the local agent's node; `node` names it to the recorder. Of what was denied
+    only here: `detail` says in words why, or what to do instead, and `behavior` is the one that denied it (JSON).
     """
 
     seq: int
@@ -87,6 +87,7 @@ class Receipt:
     execution_context: tuple[str, ...] = ()
     behavioral_evidence: tuple[str, ...] = ()
     detail: str = ""
+    behavior: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ from .issuer import Issuer, next_due
 from .ledger import Ledger
 from .lineage import Lineage, Place
 from .restore import restore
-from .store import NodeRow, Reader
+from .state import Judged, StateJudge
+from .store import NodeRow, Reader, Stamped
 from .windows import DEFAULT_DENY, ENDED, AgentWindows, PolicyInfo, Window
 
 __all__ = ["ActionDraft", "InboundDraft", "OutcomeDraft", "PolicyInfo", "Receipt", "Recorder", "Tokens"]
@@ -58,7 +59,8 @@ class Recorder:
 
     `audience` is in the `aud` of every token, besides whom the token is for; empty, it is the monitor itself.
     `interval` (seconds) is spread by a random part of +-`jitter` of it. `policies_for` gives the policies of an agent;
-    call `reload` when its answers change. Every method raises LedgerError when the ledger cannot be written.
+    call `reload` when its answers change. `state` judges what needs a memory. Every method raises LedgerError when the
+    ledger cannot be written.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class Recorder:
         jitter: float = 0.2,
         *,
         stored: Reader,
+        state: StateJudge | None = None,
     ) -> None:
         self._ledger = ledger
         self._signer = signer
         self._monitor_id = monitor_id
+        self._state = state
         self._policies_for = policies_for
         self._audience = tuple(audience) or (monitor_id,)
         self._interval, self._jitter = interval, jitter
@@ -92,13 +96,16 @@ class Recorder:
         `source` is whoever will say the outcome (see `lost`).
         """
         agent = self._agents.get(draft.agent_id) or self._new_agent(draft.agent_id)
-        place = agent.lineage.place(draft.execution_context, draft.traceparent, self._ledger.now())
+        now = self._ledger.now()
+        place = agent.lineage.place(draft.execution_context, draft.traceparent, now)
+        judged = Judged(draft) if self._state is None else self._state.judge(draft, place.wid, now)
+        draft = judged.draft
         node: Minted | None = None
         if draft.action_type == "delegation" and draft.decision != "deny":
             node = agent.lineage.delegate(place, tuple(draft.audience))
             place = Place(place.wid, node.jti, place.how)
         fields = action_fields(draft, place)
-        stamped = self._ledger.add(fields)
+        stamped = self._add(fields)
         windows = agent.windows
         windows.wid, windows.node = place.wid, place.node
         violated = windows.action(stamped.seq, stamped.data, draft.behaviors, draft.decision)
@@ -120,6 +127,8 @@ class Recorder:
             place.node,
             (node.token,) if node is not None else (),
             bets,
+            judged.hint,
+            judged.behavior,
         )
 
     async def record_outcome(self, draft: OutcomeDraft) -> None:
@@ -142,6 +151,8 @@ class Recorder:
         """Record a delegation that came in and mint the local agent's node; a receipt of deny says why it was not."""
         agent = self._agents.get(draft.agent_id) or self._new_agent(draft.agent_id)
         now = self._ledger.now()
+        if self._state is not None:
+            draft = self._state.admit(draft, now)
         if draft.decision != "deny":
             keys = [(str(parent["wid"]), str(parent["jti"])) for parent in draft.parents]
             problem = self._replay.take(keys, now)
@@ -154,7 +165,7 @@ class Recorder:
         mint = self._mint_for(draft.agent_id)
         node = mint(draft.wid or new_id(), tuple(str(p["jti"]) for p in draft.parents), (draft.peer_id,))
         fields = inbound_fields(draft, Place(node.wid, node.jti, "asserted"))
-        stamped = self._ledger.add(fields)
+        stamped = self._add(fields)
         agent.windows.wid, agent.windows.node = node.wid, node.jti
         agent.windows.note(stamped.seq, stamped.data)
         dropped = agent.lineage.open(node, draft.execution_context, draft.traceparent, draft.peer_id, now)
@@ -235,6 +246,13 @@ class Recorder:
             place = Place(agent.windows.wid, agent.windows.node, "inferred")
             self._issue(windows, place, trigger)
 
+    def _add(self, fields: Mapping[str, Any]) -> Stamped:
+        """Put an entry into the log and, before anything else can be judged, into the memories."""
+        stamped = self._ledger.add(fields)
+        if self._state is not None:
+            self._state.take(fields, stamped.seq, stamped.timestamp)
+        return stamped
+
     def _await_outcome(self, seq: int, fields: Mapping[str, Any], source: object) -> None:
         oldest = self._awaited.add(seq, fields, source)
         if oldest is not None:
@@ -248,7 +266,7 @@ class Recorder:
 
     def _add_outcome(self, action: Mapping[str, Any], draft: OutcomeDraft) -> None:
         agent = self._agents.get(action["agent_id"]) or self._new_agent(action["agent_id"])
-        stamped = self._ledger.add(outcome_fields(action, draft))
+        stamped = self._add(outcome_fields(action, draft))
         windows = agent.windows
         if not windows.node:
             windows.wid, windows.node = action["wid"], action["node"]

@@ -22,7 +22,7 @@ from ..certs.evidence_keys import evidence_jwk
 from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
 from ..evidence.ledger import Ledger
 from ..evidence.recorder import Recorder
-from ..evidence.sqlite_store import SqliteStore
+from ..evidence.sqlite_store import SqliteReader, SqliteStore
 from ..formats import base64url
 from ..formats.errors import LictorError, UsageError
 from ..formats.keys import KeySigner
@@ -30,6 +30,7 @@ from .channel import Frames
 from .config import Config
 from .policies import policies_for
 from .reload import BindingsOnDisk
+from .state import State
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ class ControlProcess:
         self._workers: dict[int, _Worker] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bindings = BindingsOnDisk(config.bindings)
-        self._policies = policies_for(self._bindings.current)
+        self._in_force = self._bindings.current
+        self._policies = policies_for(self._in_force)
         config.catalog()
 
     def stop(self) -> None:
@@ -76,6 +78,7 @@ class ControlProcess:
         freshen(TrustDomain.open(config.identity.trust), config.monitor.name)
         signer = KeySigner.from_file(config.monitor_dir / "evidence.key")
         ledger = self._open_ledger(signer)
+        self._state = State(self._in_force, self._store, ledger.size, ledger.now())
         self._recorder = Recorder(
             ledger,
             signer,
@@ -85,6 +88,7 @@ class ControlProcess:
             config.evidence.interval_s,
             config.evidence.jitter,
             stored=self._store,
+            state=self._state,
         )
         ticker = asyncio.create_task(self._tick(ledger))
         try:
@@ -113,7 +117,7 @@ class ControlProcess:
         return ledger
 
     def _keep_bindings(self, ledger: Ledger) -> None:
-        for binding in self._bindings.current:
+        for binding in self._in_force:
             ledger.put_document("binding", binding.digest, dict(binding.document))
 
     async def _serve(self) -> None:
@@ -148,13 +152,17 @@ class ControlProcess:
                 log.error("%s", e)
 
     async def _reload(self, ledger: Ledger) -> None:
-        """Other bindings are in force: first in the workers, then in the windows of evidence."""
+        """Put other bindings in force: in one turn in the memories and for the workers, then in evidence."""
+        found = self._bindings.current
+        put_in_force = await self._state.change(found, ledger, lambda: SqliteReader(self._config.ledger.path))
+        put_in_force()
+        self._in_force = found
+        self._policies = policies_for(found)
         for worker in self._workers.values():
             worker.frames.send([0, True, {"bindings": self._documents()}])
         self._keep_bindings(ledger)
-        self._policies = policies_for(self._bindings.current)
         await self._recorder.reload()
-        versions = ", ".join(f"{b.policy_id} {b.version}" for b in self._bindings.current) or "none: all is denied"
+        versions = ", ".join(f"{b.policy_id} {b.version}" for b in found) or "none: all is denied"
         self._announce(f"bindings in force: {versions}")
 
     def _restart_workers(self) -> None:
@@ -196,7 +204,7 @@ class ControlProcess:
         }
 
     def _documents(self) -> list[dict[str, Any]]:
-        return [dict(binding.document) for binding in self._bindings.current]
+        return [dict(binding.document) for binding in self._in_force]
 
     async def _watch(self, worker: _Worker) -> None:
         """What a worker that ended had not yet told is unknown from then on; start it again if it ended by itself."""

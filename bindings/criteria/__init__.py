@@ -9,8 +9,9 @@ from ...formats.errors import UsageError
 from ..criterion import Compiled, Criterion
 from .allowlist import Allowlist
 from .denylist import Denylist
+from .rate import Rate
 
-CRITERIA: Mapping[str, Criterion] = {"allowlist": Allowlist(), "denylist": Denylist()}
+CRITERIA: Mapping[str, Criterion] = {"allowlist": Allowlist(), "denylist": Denylist(), "rate": Rate()}
 
 
 def compile_criteria(criteria: Mapping[str, Any]) -> Compiled:

@@ -1,0 +1,31 @@
+"""The seam to what is judged in the order of the log: behaviors with a memory, which the data plane cannot judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .entry import ActionDraft, InboundDraft
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The draft with what the memories said. Of a denial: what the agent may do instead, and the behavior (JSON)."""
+
+    draft: ActionDraft
+    hint: str = ""
+    behavior: Mapping[str, str] | None = None
+
+
+class StateJudge(Protocol):
+    """Judges without awaiting anything, so that what it lets out is taken before anything else is judged."""
+
+    def judge(self, draft: ActionDraft, wid: str, now: float) -> Judged:
+        """Judge an action of the workflow `wid`; a denied draft comes back as it was."""
+
+    def admit(self, draft: InboundDraft, now: float) -> InboundDraft:
+        """Judge a delegation that came in, as an action of the peer."""
+
+    def take(self, entry: Mapping[str, Any], seq: int, timestamp: float) -> None:
+        """An entry was added to the log."""

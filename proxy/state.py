@@ -1,0 +1,163 @@
+"""The memories of the running monitor: kept from entries as they are added, and made again from the log.
+
+Order of judgement: the worker judges what needs no memory; an action that passed there is judged here, by every
+stateful behavior that observes it, and then added to the log; an action that was let out counts from that moment on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from ..bindings.criterion import Happening
+from ..bindings.memory import Memories
+from ..bindings.model import ActionType, Binding, Decision, Verdict
+from ..bindings.policy import default_deny
+from ..evidence.entry import ActionDraft, InboundDraft
+from ..evidence.ledger import Ledger
+from ..evidence.state import Judged
+from ..evidence.store import Reader
+
+MAX_CALLERS = 1 << 16
+"""Delegations that came in and whose outcome is awaited; beyond, the oldest outcome counts for nobody."""
+_LET_OUT = (Verdict.ALLOW.value, Verdict.FLAG.value)
+Entry = tuple[Mapping[str, Any], int, float]
+
+
+class _Book:
+    """Memories, and how entries are read into them."""
+
+    def __init__(self, bindings: Iterable[Binding]) -> None:
+        self.memories = Memories(bindings)
+        self._callers: dict[int, str] = {}
+
+    def judge(self, agent_id: str, type_: str, target: str, wid: str, now: float) -> Decision | None:
+        if self.memories.empty:
+            return None
+        return self.memories.judge(Happening(agent_id, type_, target, wid, now))
+
+    def take(self, entry: Mapping[str, Any], seq: int, timestamp: float) -> None:
+        if self.memories.empty:
+            return
+        if "outcome_of" in entry:
+            agent, outcome = self._callers.pop(entry["outcome_of"], entry["agent_id"]), entry["outcome"]
+            size = outcome.get("request_bytes", 0) + outcome.get("response_bytes", 0)
+            self.memories.ended(_happening(entry, agent, timestamp), size)
+            return
+        if entry["decision"] not in _LET_OUT:
+            return
+        agent, parameters = entry["agent_id"], entry["action_parameters"]
+        if parameters.get("direction") == "inbound":
+            agent = self._callers[seq] = parameters["peer"]
+            if len(self._callers) > MAX_CALLERS:
+                del self._callers[next(iter(self._callers))]
+        self.memories.took(_happening(entry, agent, timestamp))
+
+    def read(self, log: Reader, end: int, now: float) -> None:
+        """Take the entries of a log up to `end`, as far back as they matter at `now`."""
+        if self.memories.empty:
+            return
+        horizon = self.memories.horizon
+        first = 0 if horizon is None else first_since(log, end, now - horizon)
+        for seq, data in log.entries(first, end):
+            entry = orjson.loads(data)
+            self.take(entry, seq, entry["timestamp"])
+
+
+class State:
+    """The memories in force. Implements `evidence.state.StateJudge`."""
+
+    def __init__(self, bindings: Iterable[Binding], log: Reader, end: int, now: float) -> None:
+        """Make the memories from the first `end` entries of `log`. Reads them once; what is kept does not grow."""
+        self._book = _Book(bindings)
+        self._book.read(log, end, now)
+        self._late: list[Entry] | None = None
+
+    def judge(self, draft: ActionDraft, wid: str, now: float) -> Judged:
+        if draft.decision not in _LET_OUT:
+            return Judged(draft)
+        said = self._book.judge(draft.agent_id, draft.action_type, draft.action_target, wid, now)
+        if said is None:
+            if draft.behaviors:
+                return Judged(draft)
+            # The worker left the judgement to memories that are no longer, or not yet, in force here.
+            denied = default_deny(ActionType(draft.action_type))
+            return Judged(dataclasses.replace(draft, decision="deny", reason=denied.reason), denied.hint)
+        behaviors = [*draft.behaviors, *(result.to_json() for result in said.behaviors)]
+        decision, reason = said.verdict.value, said.reason
+        if said.verdict is not Verdict.DENY and (said.verdict is Verdict.ALLOW or draft.decision == "flag"):
+            decision, reason = draft.decision, draft.reason
+        blamed = said.blamed.to_json() if said.blamed is not None else None
+        judged = dataclasses.replace(draft, decision=decision, reason=reason, behaviors=behaviors)
+        return Judged(judged, said.hint, blamed)
+
+    def admit(self, draft: InboundDraft, now: float) -> InboundDraft:
+        said = self._book.judge(draft.peer_id, "delegation", draft.action_target, draft.wid or "", now)
+        if draft.decision == "deny" or said is None or said.allowed:
+            return draft
+        return InboundDraft(
+            draft.agent_id,
+            draft.peer_id,
+            draft.action_target,
+            draft.action_parameters,
+            "deny",
+            said.reason,
+            said.hint,
+        )
+
+    def take(self, entry: Mapping[str, Any], seq: int, timestamp: float) -> None:
+        self._book.take(entry, seq, timestamp)
+        if self._late is not None:
+            self._late.append((entry, seq, timestamp))
+
+    async def change(
+        self, bindings: Iterable[Binding], ledger: Ledger, open_log: Callable[[], Reader]
+    ) -> Callable[[], None]:
+        """Make the memories of other bindings; calling what it returns puts them in force.
+
+        The log as it is now is read in a thread while the memories in force go on; what they take meanwhile, the new
+        ones take at the end. Raises LedgerError; then the memories in force stay.
+        """
+        book, end, self._late = _Book(bindings), ledger.size, []
+        try:
+            if not book.memories.empty:
+                await ledger.commit()
+                await asyncio.to_thread(_read, book, open_log, end, ledger.now())
+        except BaseException:
+            self._late = None
+            raise
+
+        def put_in_force() -> None:
+            late, self._late = self._late or [], None
+            for entry in late:
+                book.take(*entry)
+            self._book = book
+
+        return put_in_force
+
+
+def _read(book: _Book, open_log: Callable[[], Reader], end: int, now: float) -> None:
+    with contextlib.closing(open_log()) as log:
+        book.read(log, end, now)
+
+
+def first_since(log: Reader, end: int, time: float) -> int:
+    """The seq of the first of `end` entries that is not older than `time`; `end` if all are."""
+    low, high = 0, end
+    while low < high:
+        middle = (low + high) // 2
+        _, data = next(log.entries(middle, middle + 1))
+        if orjson.loads(data)["timestamp"] < time:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _happening(entry: Mapping[str, Any], agent_id: str, timestamp: float) -> Happening:
+    return Happening(agent_id, entry["action_type"], entry["action_target"], entry["wid"], timestamp)

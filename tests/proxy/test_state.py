@@ -1,0 +1,226 @@
+"""The memories of the running monitor: exact under concurrency, the same after a restart, taken over at a reload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from lictor.bindings.model import Binding
+from lictor.bindings.schema import load_binding
+from lictor.evidence.entry import ActionDraft, InboundDraft
+from lictor.evidence.ledger import Ledger
+from lictor.evidence.recorder import Recorder
+from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
+from lictor.formats.keys import KeySigner
+from lictor.proxy import state as module
+from lictor.proxy.policies import policies_for
+from lictor.proxy.state import State, first_since
+
+A, PEER = "spiffe://e.example/agent/a", "spiffe://e.example/monitor/other"
+TOOL = "urn:example:tool:x"
+TYPES = ["tool_call", "delegation", "data_source_access", "http_request"]
+
+
+def bound(*criteria: dict[str, Any], mode: str = "enforce", **more: Any) -> tuple[Binding, ...]:
+    document = {
+        "policy_id": "urn:p",
+        "version": "1.0.0",
+        "evaluation_mode": "continuous",
+        "mode": mode,
+        "expected_behaviors": [
+            {"behavior_id": f"b{i}", "observable_actions": TYPES, "compliance_criteria": one, **more}
+            for i, one in enumerate(criteria)
+        ],
+    }
+    return (load_binding(json.dumps(document).encode(), "test"),)
+
+
+def rate(limit: int, period: float = 1000) -> dict[str, Any]:
+    return {"type": "rate", "limit": limit, "period_s": period}
+
+
+class Monitor:
+    """Ledger, recorder and memories, which can be ended without ceremony and begun again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path / "ledger.sqlite"
+        self.signer = KeySigner.of(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+        self.bindings: tuple[Binding, ...] = ()
+
+    def start(self, bindings: tuple[Binding, ...]) -> Monitor:
+        self.store = SqliteStore(self.path)
+        self.ledger = Ledger.open(self.store, "e.example/monitor/m", self.signer)
+        self.state = State(bindings, self.store, self.ledger.size, self.ledger.now())
+        self.recorder = Recorder(
+            self.ledger,
+            self.signer,
+            "spiffe://e.example/monitor/m",
+            policies_for(bindings),
+            stored=self.store,
+            state=self.state,
+        )
+        return self
+
+    async def act(self, target: str = TOOL, type_: str = "tool_call", **changes: Any) -> tuple[str, str]:
+        receipt = await self.recorder.record_action(draft(target, type_, **changes))
+        return receipt.decision, receipt.reason
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [json.loads(data) for _, data in self.store.entries()]
+
+
+def draft(target: str = TOOL, type_: str = "tool_call", **changes: Any) -> ActionDraft:
+    given: dict[str, Any] = {
+        "agent_id": A,
+        "action_type": type_,
+        "action_target": target,
+        "action_parameters": {"method": "POST"},
+        "decision": "allow",
+        "reason": "allowed",
+        "behaviors": [],
+    }
+    return ActionDraft(**{**given, **changes})
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> Monitor:
+    return Monitor(tmp_path)
+
+
+async def test_exactly_the_limit_goes_out_of_many_at_once(monitor: Monitor) -> None:
+    monitor.start(bound(rate(7)))
+    decisions = await asyncio.gather(*(monitor.act() for _ in range(100)))
+    assert sorted(set(decisions)) == [("allow", "allowed"), ("deny", "rate_exceeded")]
+    assert decisions.count(("allow", "allowed")) == 7
+    assert [e["decision"] for e in monitor.entries()].count("allow") == 7
+    await monitor.ledger.close()
+
+
+async def test_the_receipt_of_a_denial_names_behavior_and_way_out(monitor: Monitor) -> None:
+    monitor.start(bound({"type": "denylist", "values": []}, rate(1)))
+    said = {"policy_id": "urn:p", "version": "1.0.0", "binding": "d", "behavior_id": "b0", "result": "pass"}
+    await monitor.recorder.record_action(draft(behaviors=[said]))
+    receipt = await monitor.recorder.record_action(draft(behaviors=[said]))
+    assert "try again in" in receipt.detail
+    assert receipt.behavior is not None
+    assert (receipt.behavior["behavior_id"], receipt.behavior["result"]) == ("b1", "fail")
+    assert receipt.behavioral_evidence
+    first, second = monitor.entries()
+    assert [b["result"] for b in first["behaviors"]] == ["pass", "pass"]
+    assert [b["result"] for b in second["behaviors"]] == ["pass", "fail"]
+    await monitor.ledger.close()
+
+
+async def test_a_restart_forgets_nothing(monitor: Monitor) -> None:
+    monitor.start(bound(rate(3)))
+    assert [(await monitor.act())[0] for _ in range(2)] == ["allow", "allow"]
+    await monitor.ledger.close()
+    monitor.start(bound(rate(3)))
+    assert [(await monitor.act())[0] for _ in range(3)] == ["allow", "deny", "deny"]
+    await monitor.ledger.close()
+
+
+async def test_what_was_denied_does_not_count(monitor: Monitor) -> None:
+    monitor.start(bound(rate(1)))
+    assert await monitor.act(decision="deny", reason="not_in_allowlist") == ("deny", "not_in_allowlist")
+    assert await monitor.act() == ("allow", "allowed")
+    await monitor.ledger.close()
+
+
+async def test_audit_counts_and_lets_pass(monitor: Monitor) -> None:
+    monitor.start(bound(rate(1), mode="audit"))
+    assert [await monitor.act() for _ in range(2)] == [("allow", "allowed"), ("flag", "audit:rate_exceeded")]
+    assert await monitor.act(decision="flag", reason="first", behaviors=[]) == ("flag", "first")
+    await monitor.ledger.close()
+
+
+async def test_an_action_that_nothing_judged_is_denied(monitor: Monitor) -> None:
+    """The worker knew of a stateful behavior that is no longer in force."""
+    monitor.start(bound(rate(1), targets=["urn:example:tool:y"]))
+    assert await monitor.act() == ("deny", "default_deny")
+    assert await monitor.act("urn:example:tool:y") == ("allow", "allowed")
+    await monitor.ledger.close()
+
+
+async def test_a_delegation_that_comes_in_counts_for_the_peer(monitor: Monitor) -> None:
+    monitor.start(bound(rate(1)))
+
+    def inbound(n: int) -> InboundDraft:
+        parent = {"jti": f"j{n}", "wid": "w", "agent_id": PEER, "issuer": PEER, "iat": 1, "parents": [], "token": "t"}
+        return InboundDraft(A, PEER, TOOL, {}, "allow", "allowed", wid="w", parents=[parent])
+
+    assert (await monitor.recorder.accept_delegation(inbound(1))).decision == "allow"
+    second = await monitor.recorder.accept_delegation(inbound(2))
+    assert (second.decision, second.reason) == ("deny", "rate_exceeded")
+    assert (await monitor.act())[0] == "allow"
+    await monitor.ledger.close()
+    monitor.start(bound(rate(1)))
+    assert (await monitor.recorder.accept_delegation(inbound(3))).reason == "rate_exceeded"
+    await monitor.ledger.close()
+
+
+async def test_other_bindings_take_over_what_the_log_holds(monitor: Monitor) -> None:
+    monitor.start(bound(rate(1000)))
+    for _ in range(3):
+        await monitor.act()
+    reading, gate = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow() -> SqliteReader:
+        loop.call_soon_threadsafe(reading.set)
+        asyncio.run_coroutine_threadsafe(gate.wait(), loop).result()
+        return SqliteReader(monitor.path)
+
+    change = asyncio.ensure_future(monitor.state.change(bound(rate(5)), monitor.ledger, slow))
+    await reading.wait()
+    assert (await monitor.act())[0] == "allow"  # taken by the former memories, and later by the new ones
+    gate.set()
+    put_in_force = await change
+    assert (await monitor.act())[0] == "allow"
+    put_in_force()
+    assert [await monitor.act()] == [("deny", "rate_exceeded")]
+    await monitor.ledger.close()
+
+
+async def test_a_reload_that_fails_leaves_the_memories_in_force(monitor: Monitor) -> None:
+    monitor.start(bound(rate(1)))
+
+    def broken() -> SqliteReader:
+        raise OSError("gone")
+
+    with pytest.raises(OSError):
+        await monitor.state.change(bound(rate(5)), monitor.ledger, broken)
+    assert [(await monitor.act())[0] for _ in range(2)] == ["allow", "deny"]
+    await monitor.ledger.close()
+
+
+async def test_a_short_horizon_reads_the_end_of_the_log_only(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor.start(())
+    for _ in range(20):
+        await monitor.recorder.record_action(draft(behaviors=[{**said_pass()}]))
+    times = [e["timestamp"] for e in monitor.entries()]
+    for at, time in enumerate(times):
+        assert first_since(monitor.store, 20, time) == at
+    assert first_since(monitor.store, 20, times[-1] + 1) == 20
+    assert first_since(monitor.store, 0, 0.0) == 0
+    taken: list[int] = []
+    real: Callable[..., None] = module._Book.take
+
+    def counting(book: Any, entry: Any, seq: int, timestamp: float) -> None:
+        taken.append(seq)
+        real(book, entry, seq, timestamp)
+
+    monkeypatch.setattr(module._Book, "take", counting)
+    State(bound(rate(1, 10)), monitor.store, 20, times[15] + 10)
+    assert taken == [15, 16, 17, 18, 19]
+    await monitor.ledger.close()
+
+
+def said_pass() -> dict[str, str]:
+    return {"policy_id": "urn:q", "version": "1.0.0", "binding": "d", "behavior_id": "q", "result": "pass"}
