@@ -60,7 +60,7 @@ class Sidecar:
         self._on_problem = on_problem
         self._problems: set[str] = set()
         self._token = secrets.token_urlsafe(32)
-        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -72,10 +72,9 @@ class Sidecar:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for task, writer in self._open.items():
-            writer.transport.abort()
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
     @property
@@ -93,17 +92,17 @@ class Sidecar:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self._open) >= MAX_CONNECTIONS:
+        if len(self._tasks) >= MAX_CONNECTIONS:
             writer.transport.abort()
             return
-        self._open[task] = writer
+        self._tasks.add(task)
         try:
             with contextlib.suppress(OSError):  # the client went away, or sent no head in time
                 await self._serve(reader, writer)
             await _close(writer)
         finally:
             writer.transport.abort()
-            del self._open[task]
+            self._tasks.discard(task)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(HEAD_S):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,10 +10,12 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lictor.certs.domain import TrustDomain
+from lictor.cli.exec_ import _forwarding
 
 LICTOR = (sys.executable, "-m", "lictor")
 NOWHERE = ("--monitor", "127.0.0.1:1")
@@ -135,6 +138,17 @@ def test_an_expired_certificate_is_named_before_anything_runs(tmp_path: Path) ->
     done = lictor(tmp_path, "--", "echo", "ran")
     assert (done.returncode, done.stdout) == (2, "")
     assert "run lictor agent add alice" in done.stderr
+
+
+async def test_a_signal_before_the_program_is_there_is_passed_on_too() -> None:
+    sent: list[int] = []
+    handled = asyncio.Event()
+    with _forwarding() as forward_to:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        asyncio.get_running_loop().call_later(0.1, handled.set)
+        await handled.wait()
+        forward_to(SimpleNamespace(send_signal=sent.append))  # type: ignore[arg-type]
+    assert sent == [signal.SIGUSR1]
 
 
 def test_what_was_to_be_ignored_is(place: Path) -> None:

@@ -144,6 +144,12 @@ async def test_a_body_of_a_refused_request_does_not_cost_it_its_answer(trust: Tr
         assert (await exchange(side, head + b"x" * 300_000)).startswith(b"HTTP/1.1 407 ")
 
 
+async def test_the_answer_to_a_refused_client_ends_at_once(trust: TrustDomain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINGER_S", 10 * WAIT_S)
+    async with sidecar(trust, 1) as side:
+        assert (await exchange(side, b"GET http://api.example/ HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 407 ")
+
+
 @pytest.mark.parametrize("first", [b"\x16\x03\x01\x02\x00", b"\x05\x01\x00"])
 async def test_tls_and_socks_get_a_clear_answer_at_once(trust: TrustDomain, first: bytes) -> None:
     async with sidecar(trust, 1) as side:
