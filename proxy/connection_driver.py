@@ -11,7 +11,7 @@ import asyncio
 import collections
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -47,7 +47,7 @@ class ConnectionDriver:
         self.client = client
         self.layer = top
         # Layers reach these through their context, which is handed down from layer to layer.
-        top.context.__dict__.update(dispatch=self.dispatch, send_tls=self.send_tls)
+        top.context.__dict__.update(dispatch=self.dispatch, send_tls=self.send_tls, connecting=self.connecting)
         self.cut_off = False
         self._in_connect = False  # a CONNECT was answered with 200, its tunnel not yet entered
         self._owner = owner
@@ -59,8 +59,8 @@ class ConnectionDriver:
         self._busy = True  # until client_connected has run
         self._ended = False
         self._waiting = 0  # hooks that are waited for
+        self._connecting = 0  # streams that wait for their server
         self._held = 0  # bytes that came in meanwhile
-        self._reading = True
         self._wakeups: set[asyncio.TimerHandle] = set()
         self._idle_timer = owner.loop.call_later(idle_timeout, self._check_idle)
         peer.driver, peer.connection = self, client
@@ -118,7 +118,7 @@ class ConnectionDriver:
         """Bytes have come in from a peer."""
         if peer.closed_seen:
             return
-        if self._waiting:
+        if self._waiting or (self._connecting and peer is self.peer):
             self._held += len(data)
             if self._held > HELD_BYTES_MAX:
                 self.regulate()
@@ -272,13 +272,21 @@ class ConnectionDriver:
             if following is not None:
                 self._wait(name, data, done, following)
                 return
-            if self._held and not self._waiting:
-                self._held = 0
-                self.regulate()
+            self._let_go()
             done()
 
         self._waiting += 1
         pending.future.add_done_callback(resume)
+
+    def connecting(self, change: int) -> None:
+        """A stream begins (1) or ends (-1) to wait for its server; what the client sends piles up until then."""
+        self._connecting += change
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._held:
+            self._held = self._held if self._waiting or self._connecting else 0
+            self.regulate()
 
     def _hook_completed(self, command: commands.StartHook) -> None:
         self.pump(events.HookCompleted(command))
@@ -357,33 +365,25 @@ class ConnectionDriver:
         server.sockname = transport.get_extra_info("sockname")
         peer.hook_data = data
         transport.pause_reading()  # nothing is read before the layers know the connection
+        peer.reading = None
 
         def opened() -> None:
             if self.peers.get(server) is peer:
                 self.pump(events.OpenConnectionCompleted(command, None))
-                if self._reading and not transport.is_closing():
-                    transport.resume_reading()
+                peer.reading = False
+                self.regulate()
 
         self._hook("server_connected", data, opened)
 
     # Flow control and idleness
 
     def regulate(self) -> None:
-        """Read only while every peer takes what it is sent and no hook has too much piled up behind it."""
-        reading = self._held <= HELD_BYTES_MAX and not any(p.blocked for p in self.peers.values())
-        if reading == self._reading:
-            return
-        self._reading = reading
-        for transport in self._open_transports():
-            if reading:
-                transport.resume_reading()
-            else:
-                transport.pause_reading()
-
-    def _open_transports(self) -> Iterator[asyncio.Transport]:
-        for peer in self.peers.values():
-            if peer.transport is not None and not peer.transport.is_closing():
-                yield peer.transport
+        """Read from one side only while the other takes what it is sent and not too much has piled up here."""
+        piled = self._held > HELD_BYTES_MAX
+        upstream = [peer for peer in self.peers.values() if peer is not self.peer]
+        self.peer.read(not piled and not any(peer.blocked for peer in upstream))
+        for peer in upstream:  # while a stream waits for its server, that is what it waits to be read
+            peer.read(not (piled and self._waiting) and not self.peer.blocked)
 
     def _check_idle(self) -> None:
         idle = self._loop.time() - self._last_activity

@@ -22,6 +22,7 @@ class Peer(asyncio.Protocol):
     hook_data: server_hooks.ServerConnectionHookData | None = None
     closed_seen = False  # the layers were told that the connection is closed
     blocked = False  # its send buffer is full
+    reading: bool | None = True  # None: not before the layers know the connection
     tls: Any = None  # the TLS session that `plain` is to be sent through
 
     driver: ConnectionDriver
@@ -50,6 +51,17 @@ class Peer(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.blocked = False
         self.driver.regulate()
+
+    def read(self, wanted: bool) -> None:
+        """Read on, or stop reading for now."""
+        transport = self.transport
+        if self.reading in (None, wanted) or transport is None or transport.is_closing():
+            return
+        self.reading = wanted
+        if wanted:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
 
     def flush(self) -> None:
         out, plain = self.out, self.plain

@@ -51,7 +51,11 @@ class _PermitStream(layer.HttpStream):
             )
             yield from self.handle_protocol_error(error)
             return False
-        return (yield from super().make_server_connection())
+        self.context.connecting(1)  # type: ignore[attr-defined]
+        try:
+            return (yield from super().make_server_connection())
+        finally:
+            self.context.connecting(-1)  # type: ignore[attr-defined]
 
     def check_killed(self, emit_error_hook: bool) -> CommandGenerator:
         if (yield from super().check_killed(emit_error_hook)):

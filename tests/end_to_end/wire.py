@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import select
 import socket
 import ssl
 from collections.abc import Iterable, Iterator
@@ -142,6 +144,32 @@ class Wire:
                 parts.append(self.read_some())
         except (EOFError, OSError):
             return b"".join(parts)
+
+    def duplex(self, parts: Iterable[bytes]) -> Iterator[bytes]:
+        """Send `parts` through the tunnel and read at the same time; yields what comes until the connection ends."""
+        assert self._tls is not None
+        left, waiting = iter(parts), b""
+        self.socket.setblocking(False)
+        while True:
+            if not waiting and (part := next(left, b"")):
+                self._tls.write(part)
+                waiting = self._out.read()
+            moved = 0
+            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                moved = self.socket.send(waiting[:16384]) if waiting else 0
+                waiting = waiting[moved:]
+            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                data = self.socket.recv(65536)
+                if not data:
+                    return
+                moved += self._in.write(data)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                while plain := self._tls.read(65536):
+                    yield plain
+            if not moved:
+                ready = select.select([self.socket], [self.socket] if waiting else [], [], TIMEOUT_S)
+                if not any(ready):
+                    raise TimeoutError("neither can be sent nor comes anything")
 
     def _more(self) -> None:
         if self._tls is None:

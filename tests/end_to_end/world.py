@@ -118,6 +118,9 @@ class Server:
         self.clients: list[dict[str, Any]] = []
         """The certificates that clients showed."""
         self.connections = 0
+        self.accepting = threading.Event()
+        """While it is not set, connections are taken but TLS is not spoken on them."""
+        self.accepting.set()
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -126,6 +129,7 @@ class Server:
             def setup(self) -> None:
                 super().setup()
                 server.connections += 1
+                server.accepting.wait(WAIT_S)
 
             def handle_any(self) -> None:
                 if client_ca is not None:
@@ -293,8 +297,8 @@ class Monitor:
         )
 
     def outcome(self, since: int = 0) -> dict[str, Any]:
-        """The `outcome` of the first outcome entry from `since` on."""
-        found: dict[str, Any] = self.wait_for(lambda e: "outcome_of" in e, since)["outcome"]
+        """The outcome of the first action from entry `since` on."""
+        found: dict[str, Any] = self.wait_for(lambda e: e.get("outcome_of", -1) >= since, since)["outcome"]
         return found
 
     def tokens(self, table: str) -> list[str]:
