@@ -8,10 +8,18 @@ from typing import Any
 from ...formats.errors import UsageError
 from ..criterion import Compiled, Criterion
 from .allowlist import Allowlist
+from .budget import Budget
 from .denylist import Denylist
 from .rate import Rate
+from .sequence import Sequence
 
-CRITERIA: Mapping[str, Criterion] = {"allowlist": Allowlist(), "denylist": Denylist(), "rate": Rate()}
+CRITERIA: Mapping[str, Criterion] = {
+    "allowlist": Allowlist(),
+    "budget": Budget(),
+    "denylist": Denylist(),
+    "rate": Rate(),
+    "sequence": Sequence(),
+}
 
 
 def compile_criteria(criteria: Mapping[str, Any]) -> Compiled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lictor.bindings.model import Binding
 from lictor.bindings.schema import load_binding
-from lictor.evidence.entry import ActionDraft, InboundDraft
+from lictor.evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
 from lictor.evidence.ledger import Ledger
 from lictor.evidence.recorder import Recorder
 from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
@@ -224,3 +225,41 @@ async def test_a_short_horizon_reads_the_end_of_the_log_only(monitor: Monitor, m
 
 def said_pass() -> dict[str, str]:
     return {"policy_id": "urn:q", "version": "1.0.0", "binding": "d", "behavior_id": "q", "result": "pass"}
+
+
+PRIVATE, OUTSIDE = "urn:example:ds:private", "https://outside.example/"
+
+
+async def test_a_flow_rule_spans_action_types_and_survives_a_restart(monitor: Monitor) -> None:
+    flow = bound(
+        {"type": "sequence", "scope": "agent", "never_after": [PRIVATE]}, targets=["https://outside.example/**"]
+    )
+    reading = bound({"type": "denylist", "values": []})[0]
+    reading = dataclasses.replace(reading, policy_id="urn:q", digest="q")
+    bindings = (*flow, reading)
+    passed = [said_pass()]
+    monitor.start(bindings)
+    assert await monitor.act(OUTSIDE, "http_request", behaviors=passed) == ("allow", "allowed")
+    assert await monitor.act(PRIVATE, "data_source_access", behaviors=passed) == ("allow", "allowed")
+    assert await monitor.act(OUTSIDE, "http_request", behaviors=passed) == ("deny", "forbidden_after")
+    await monitor.ledger.close()
+    monitor.start(bindings)
+    assert await monitor.act(OUTSIDE, "http_request", behaviors=passed) == ("deny", "forbidden_after")
+    assert await monitor.act(PRIVATE, "data_source_access", behaviors=passed) == ("allow", "allowed")
+    await monitor.ledger.close()
+
+
+async def test_octets_come_from_outcomes_also_after_a_restart(monitor: Monitor) -> None:
+    budget = bound({"type": "budget", "per": "workflow", "bytes": 100})
+    line = {"traceparent": None}
+    monitor.start(budget)
+    receipt = await monitor.recorder.record_action(draft(**line))
+    assert (await monitor.act())[0] == "allow"
+    outcome = {"status": 200, "request_bytes": 40, "response_bytes": 60}
+    await monitor.recorder.record_outcome(OutcomeDraft(receipt.seq, outcome))
+    assert await monitor.act() == ("deny", "budget_exhausted")
+    await monitor.ledger.close()
+    again = State(budget, SqliteReader(monitor.path), 4, 0.0)
+    judged = again.judge(draft(), receipt.wid, 1e10)
+    assert (judged.draft.decision, judged.draft.reason) == ("deny", "budget_exhausted")
+    assert again.judge(draft(), "another", 1e10).draft.decision == "allow"
