@@ -16,6 +16,7 @@ import jsonschema
 
 from ..bindings.catalog import Catalog, Target
 from ..certs.domain import TrustDomain
+from ..evidence.cosignature import CheckpointPolicy, Witness
 from ..formats.errors import FormatError, UsageError
 from ..formats.spiffe import SpiffeId
 
@@ -35,10 +36,16 @@ class Monitor:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Addresses as (host, port). Without `ingress` the monitor fronts no agent."""
+    """Addresses as (host, port). Without `ingress` the monitor fronts no agent, without `api` it serves no log."""
 
     egress: tuple[str, int]
     ingress: tuple[str, int] | None
+    api: tuple[str, int] | None
+
+    def named(self) -> dict[str, tuple[str, int]]:
+        """All addresses that are listened on, by their keys."""
+        given = {"egress": self.egress, "ingress": self.ingress, "api": self.api}
+        return {name: address for name, address in given.items() if address is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,31 @@ class EvidenceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """`entries`: whether the API serves the entries themselves and not only their hashes."""
+
+    entries: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessSettings:
+    """A witness: its submission prefix, its key, and the CAs (PEM file) that its server is verified with."""
+
+    url: str
+    witness: Witness
+    ca: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessing:
+    """New checkpoints go to the witnesses every `interval_s` seconds; one with `quorum` cosignatures is served."""
+
+    witnesses: tuple[WitnessSettings, ...]
+    interval_s: float
+    quorum: int
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds: bytes of a body that must be understood, seconds to wait for a receipt, actions waiting at once."""
 
@@ -113,6 +145,8 @@ class Config:
     bindings: BindingSettings
     ledger: LedgerSettings
     evidence: EvidenceSettings
+    api: ApiSettings
+    witnessing: Witnessing
     limits: Limits
 
     @property
@@ -206,6 +240,7 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
         listen=Listen(
             egress=_address(listen["egress"], "listen.egress"),
             ingress=_address(listen["ingress"], "listen.ingress") if "ingress" in listen else None,
+            api=_address(listen["api"], "listen.api") if "api" in listen else None,
         ),
         ingress=Ingress(_spiffe(ingress["agent"], "ingress.agent"), ingress["urn"], ingress["upstream"].rstrip("/"))
         if ingress
@@ -224,6 +259,8 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
             jitter=float(evidence.get("jitter", 0.2)),
             audience=tuple(evidence.get("audience", [f"spiffe://{trust_domain}/verifier"])),
         ),
+        api=ApiSettings(entries=document.get("api", {}).get("entries", False)),
+        witnessing=_witnessing(base, document),
         limits=Limits(
             judged_body_bytes=limits.get("judged_body_bytes", 4 * 1024 * 1024),
             receipt_timeout_s=float(limits.get("receipt_timeout_s", 10)),
@@ -231,6 +268,26 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
             shutdown_s=float(limits.get("shutdown_s", 5)),
         ),
     )
+
+
+def _witnessing(base: Path, document: dict[str, Any]) -> Witnessing:
+    settings, witnesses = document.get("witnessing", {}), []
+    for index, table in enumerate(document.get("witness", [])):
+        ca = base / table["ca"] if "ca" in table else None
+        if ca is not None and not ca.is_file():
+            raise UsageError(f"witness[{index}].ca: there is no file {ca}")
+        try:
+            witness = Witness.parse(table["key"])
+        except FormatError as e:
+            raise UsageError(f"witness[{index}].key: {e}: `lictor witness key` prints one") from None
+        witnesses.append(WitnessSettings(table["url"].rstrip("/"), witness, ca))
+    quorum = settings.get("quorum", 1)
+    if witnesses:
+        try:
+            CheckpointPolicy(tuple(w.witness for w in witnesses), quorum)
+        except UsageError as e:
+            raise UsageError(f"witnessing.quorum: {e}") from None
+    return Witnessing(tuple(witnesses), float(settings.get("interval_s", 10)), quorum)
 
 
 def _target(base: Path, index: int, table: dict[str, Any]) -> Target:

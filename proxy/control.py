@@ -31,6 +31,7 @@ from .config import Config
 from .policies import policies_for
 from .reload import BindingsOnDisk
 from .state import State
+from .transparency import Transparency
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,8 @@ class ControlProcess:
     async def run(self) -> None:
         """Open the ledger, serve until stopped, close the windows. Raises UsageError or LictorError at start."""
         config = self._config
-        for name, address in (("egress", config.listen.egress), ("ingress", config.listen.ingress)):
-            if address is not None:
-                check_free(name, address)
+        for name, address in config.listen.named().items():
+            check_free(name, address)
         freshen(TrustDomain.open(config.identity.trust), config.monitor.name)
         signer = KeySigner.from_file(config.monitor_dir / "evidence.key")
         ledger = self._open_ledger(signer)
@@ -90,14 +90,17 @@ class ControlProcess:
             stored=self._store,
             state=self._state,
         )
+        transparency = Transparency(config, ledger)
         ticker = asyncio.create_task(self._tick(ledger))
         try:
+            await transparency.start()
             await self._serve()
         finally:
             ticker.cancel()
             await self._end_workers()
             try:
                 await self._recorder.close()
+                await transparency.stop()
             finally:
                 await ledger.close()
 
@@ -137,6 +140,9 @@ class ControlProcess:
         if config.listen.ingress is not None and config.ingress is not None:
             host, port = config.listen.ingress
             self._announce(f"{config.ingress.agent} is served on {host}:{port}")
+        if config.listen.api is not None:
+            host, port = config.listen.api
+            self._announce(f"the log is served on {host}:{port}")
 
     async def _tick(self, ledger: Ledger) -> None:
         domain = TrustDomain.open(self._config.identity.trust)

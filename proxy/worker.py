@@ -114,7 +114,7 @@ class Worker:
         )
         guard = Guard(
             lambda: self._policy.catalog,
-            frozenset(a for a in (config.listen.egress, config.listen.ingress) if a is not None),
+            frozenset(config.listen.named().values()),
             _fixed_upstreams(config),
         )
         settings = Settings(config.monitor.spiffe_id, config.limits.judged_body_bytes, salt)

@@ -1,0 +1,171 @@
+"""The log for outsiders, read-only: checkpoint and tiles (c2sp.org/tlog-tiles), keys, health.
+
+A listener of its own in the control process, with the monitor's certificate; a client certificate of the trust domain
+is required and looked at with every request. The files are read in one thread through a connection of its own, so what
+is asked here never waits in the ledger's way; when too much waits for that thread, more is refused with 503.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import gzip
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from aiohttp import web
+from cryptography import x509
+
+from ..certs.contexts import listener_context
+from ..certs.identity import peer_identity
+from ..certs.revocation import RevocationList
+from ..evidence.sqlite_store import SqliteReader
+from ..evidence.tiles import Tile, read_tile
+from ..formats import strict_json
+from ..formats.errors import FormatError, LedgerError, UsageError, VerificationError
+from .config import Config
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_S = 10.0
+IDLE_S = 30.0
+CONNECTIONS = 128
+WAITING = 64
+FOREVER = "max-age=31536000, immutable"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Api:
+    """The listener. `health` adds to what `/healthz` says."""
+
+    def __init__(self, config: Config, health: Callable[[], dict[str, Any]]) -> None:
+        """Raises UsageError if the ledger cannot be read, VerificationError for the revocation list."""
+        trust = config.identity.trust
+        self._config = config
+        self._health = health
+        self._revoked = RevocationList(trust / "crl.pem", (trust / "identity-ca.pem").read_bytes())
+        self._reader = SqliteReader(config.ledger.path)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="api")
+        self._waiting = 0
+        app = web.Application(middlewares=[self._guarded], client_max_size=1024)
+        app.router.add_get("/checkpoint", self._checkpoint)
+        app.router.add_get("/tile/{path:.+}", self._tile)
+        app.router.add_get("/jwks.json", self._jwks)
+        app.router.add_get("/healthz", self._healthz)
+        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=1.0)
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises UsageError if that cannot be."""
+        directory, trust = self._config.monitor_dir, self._config.identity.trust
+        context = listener_context(directory / "cert.pem", directory / "key.pem", trust / "identity-ca.pem")
+        await self._runner.setup()
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                self._protocol, host, port, ssl=context, ssl_handshake_timeout=HANDSHAKE_S
+            )
+        except OSError as e:
+            raise UsageError(f"listen.api: {host}:{port} cannot be listened on: {e.strerror or e}") from None
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        server = self._runner.server
+        assert server is not None
+        return server() if len(server.connections) < CONNECTIONS else _Full()
+
+    async def stop(self) -> None:
+        """Stop listening and give the ledger back."""
+        if self._server is not None:
+            self._server.close()
+        await self._runner.cleanup()
+        await asyncio.to_thread(self._thread.shutdown)
+        self._reader.close()
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Only for identities of the trust domain; what goes wrong inside is not told outside."""
+        try:
+            self._identify(request)
+            return await handler(request)
+        except VerificationError as e:
+            refused = web.Response(status=403, text=f"{e}\n")
+            refused.force_close()
+            return refused
+        except LedgerError as e:
+            log.error("the API cannot read the log: %s", e)
+            return web.Response(status=500, text="the log cannot be read\n")
+
+    def _identify(self, request: web.Request) -> None:
+        session = request.transport and request.transport.get_extra_info("ssl_object")
+        der = session.getpeercert(binary_form=True) if session else None
+        if der is None:
+            raise VerificationError("a client certificate of the trust domain is required")
+        peer_identity(der, self._config.monitor.trust_domain, datetime.datetime.now(datetime.UTC))
+        self._revoked.refresh()
+        if self._revoked.is_revoked(x509.load_der_x509_certificate(der).serial_number):
+            raise VerificationError("the client certificate is revoked")
+
+    async def _read[T](self, read: Callable[[], T]) -> T:
+        if self._waiting >= WAITING:
+            raise web.HTTPServiceUnavailable(text="too many requests wait\n", headers={"Retry-After": "1"})
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, read)
+        finally:
+            self._waiting -= 1
+
+    async def _checkpoint(self, request: web.Request) -> web.Response:
+        note = await self._read(lambda: served_checkpoint(self._reader, self._config.witnessing.quorum))
+        if note is None:
+            raise web.HTTPNotFound(text="there is no checkpoint yet\n")
+        return web.Response(text=note, headers={"Cache-Control": "max-age=1"})
+
+    async def _tile(self, request: web.Request) -> web.Response:
+        try:
+            tile = Tile.parse(request.match_info["path"])
+            if tile.level is None and not self._config.api.entries:
+                raise web.HTTPForbidden(text="entries are not served here (api.entries)\n")
+            packed = tile.level is None and "gzip" in request.headers.get("Accept-Encoding", "")
+            data = await self._read(lambda: self._octets(tile, packed))
+        except FormatError as e:
+            raise web.HTTPNotFound(text=f"{e}\n") from None
+        if data is None:
+            raise web.HTTPNotFound(text="the log has no such tile, or not yet\n")
+        # Nobody but the one who asked may keep entries; hashes may be kept by whoever carries them.
+        headers = {"Cache-Control": f"{'private' if tile.level is None else 'public'}, {FOREVER}"}
+        if packed:
+            headers["Content-Encoding"] = "gzip"
+        if tile.level is None:
+            headers["Vary"] = "Accept-Encoding"
+        return web.Response(body=data, content_type="application/octet-stream", headers=headers)
+
+    def _octets(self, tile: Tile, packed: bool) -> bytes | None:
+        data = read_tile(self._reader, tile)
+        return gzip.compress(data, 1, mtime=0) if packed and data is not None else data
+
+    async def _jwks(self, request: web.Request) -> web.Response:
+        keys = await self._read(lambda: [strict_json.loads_object(d.data) for d in self._reader.documents("key")])
+        body = json.dumps({"keys": keys})
+        return web.Response(text=body, content_type="application/jwk-set+json", headers={"Cache-Control": "max-age=60"})
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        head = await self._read(self._reader.head)
+        body = {"status": "ok", "size": head.size if head is not None else 0, **self._health()}
+        return web.json_response(body, headers={"Cache-Control": "no-store"})
+
+
+class _Full(asyncio.Protocol):
+    """Ends a connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def served_checkpoint(reader: SqliteReader, quorum: int) -> str | None:
+    """The newest checkpoint with enough cosignatures; while there is none, that of the log's end."""
+    for row in reader.cosigned():
+        if row.cosignatures >= quorum:
+            return row.note
+    return reader.last_checkpoint()
