@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .lineage import Place
+from .salted import SD, sd_digest
 
 OUTCOME_REPEATS = ("agent_id", "action_type", "action_target", "wid", "node")
 """What an outcome entry repeats of the action's."""
@@ -22,7 +23,8 @@ class ActionDraft:
     """A judged action of a local agent, before it is recorded.
 
     `behaviors` are `BehaviorResult.to_json()` objects, `execution_context` the raw header lines that the agent sent,
-    `audience` (for a delegation) the ids of who will verify the evidence that goes along.
+    `audience` (for a delegation) the ids of who will verify the evidence that goes along. `disclosures` are the values
+    that are kept beside the entry (see `disclosure`), of which it holds the digests only.
     """
 
     agent_id: str
@@ -35,6 +37,7 @@ class ActionDraft:
     execution_context: Sequence[str] = ()
     traceparent: str | None = None
     audience: Sequence[str] = ()
+    disclosures: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +103,12 @@ class Tokens:
 
 def action_fields(draft: ActionDraft, place: Place) -> dict[str, Any]:
     """The entry of an action, without `seq` and `timestamp`."""
+    kept = {SD: sorted(map(sd_digest, draft.disclosures))} if draft.disclosures else {}
     return {
         "agent_id": draft.agent_id,
         "action_type": draft.action_type,
         "action_target": draft.action_target,
-        "action_parameters": draft.action_parameters,
+        "action_parameters": {**draft.action_parameters, **kept},
         "decision": draft.decision,
         "reason": draft.reason,
         "behaviors": draft.behaviors,

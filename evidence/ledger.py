@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +24,7 @@ from .store import (
     Batch,
     BetRow,
     CheckpointRow,
+    DisclosureRow,
     DocumentKind,
     DocumentRow,
     Head,
@@ -116,6 +117,12 @@ class Ledger:
         self._batch.entries.append(stamped)
         self._soon()
         return stamped
+
+    def add_disclosures(self, seq: int, texts: Iterable[str]) -> None:
+        """Keep values beside entry `seq`, which holds their digests."""
+        self._check_alive()
+        self._batch.disclosures += [DisclosureRow(seq, text) for text in texts]
+        self._soon()
 
     def add_bet(self, row: BetRow) -> None:
         """Keep a BET, and the signed checkpoint of the log as it is now, which the BET rests on.

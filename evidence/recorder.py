@@ -106,6 +106,8 @@ class Recorder:
             place = Place(place.wid, node.jti, place.how)
         fields = action_fields(draft, place)
         stamped = self._add(fields)
+        if draft.disclosures:
+            self._ledger.add_disclosures(stamped.seq, draft.disclosures)
         windows = agent.windows
         windows.wid, windows.node = place.wid, place.node
         violated = windows.action(stamped.seq, stamped.data, draft.behaviors, draft.decision)

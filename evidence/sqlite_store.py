@@ -13,10 +13,12 @@ from typing import Any
 from ..formats.errors import LedgerError, UsageError
 from .store import Batch, BetRow, CheckpointRow, DocumentKind, DocumentRow, Head, NodeRow, SubtreeRow, WindowRow
 
-FORMAT = "lictor-ledger/2"
+FORMAT = "lictor-ledger/3"
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE entries (seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL, data BLOB NOT NULL);
+CREATE TABLE disclosures (id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE INDEX disclosed ON disclosures (seq);
 CREATE TABLE subtrees (level INTEGER, n INTEGER, root BLOB NOT NULL, PRIMARY KEY (level, n)) WITHOUT ROWID;
 CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note TEXT NOT NULL, cosignatures INTEGER NOT NULL);
 CREATE INDEX cosigned ON checkpoints (size) WHERE cosignatures > 0;
@@ -107,6 +109,10 @@ class SqliteReader:
         sql = "SELECT kind, id, CAST(data AS BLOB) FROM documents WHERE kind = ? ORDER BY number"
         yield from (DocumentRow(*row) for row in self._rows(sql, kind))
 
+    def disclosures(self, seq: int) -> list[str]:
+        rows = self._rows("SELECT CAST(data AS BLOB) FROM disclosures WHERE seq = ? ORDER BY id", seq)
+        return [data.decode("ascii") for (data,) in rows]
+
     def hashes(self, level: int, first: int, count: int) -> list[bytes]:
         if level:
             sql = "SELECT CAST(root AS BLOB) FROM subtrees WHERE level = ?1 AND n >= ?2 AND n < ?3 ORDER BY n"
@@ -173,6 +179,8 @@ class SqliteStore(SqliteReader):
             _insert(db, "windows", 5, [_window(row) for row in batch.windows], "OR REPLACE")
             documents = [(row.kind, row.id, row.data) for row in batch.documents]
             _insert(db, "documents (kind, id, data)", 3, documents, "OR IGNORE")
+            disclosures = [(row.seq, row.text.encode("ascii")) for row in batch.disclosures]
+            _insert(db, "disclosures (seq, data)", 2, disclosures)
             _insert(db, "subtrees", 3, [_subtree(row) for row in batch.subtrees], "OR REPLACE")
             checkpoints = [(row.size, row.note, row.cosignatures) for row in batch.checkpoints]
             _insert(db, "checkpoints", 3, checkpoints, then=_MORE_COSIGNATURES)

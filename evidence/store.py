@@ -73,6 +73,14 @@ class DocumentRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DisclosureRow:
+    """A value that is kept beside entry `seq`, which holds its digest: the text of `salted.disclosure`."""
+
+    seq: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class SubtreeRow:
     """The root of 256**level leaves, those from index * 256**level on; level 1 at least."""
 
@@ -113,6 +121,7 @@ class Batch:
     subtrees: list[SubtreeRow] = field(default_factory=list)
     checkpoints: list[CheckpointRow] = field(default_factory=list)
     roots: dict[int, bytes] = field(default_factory=dict)
+    disclosures: list[DisclosureRow] = field(default_factory=list)
     meta: dict[str, str] = field(default_factory=dict)
 
 
@@ -142,6 +151,9 @@ class Reader(Protocol):
 
     def documents(self, kind: DocumentKind) -> Iterator[DocumentRow]:
         """The documents of one kind."""
+
+    def disclosures(self, seq: int) -> list[str]:
+        """The values that are kept beside an entry, in the order in which they were added."""
 
     def hashes(self, level: int, first: int, count: int) -> list[bytes]:
         """`count` leaf hashes (level 0) or roots of full tiles (`SubtreeRow`); LedgerError if one is not there."""

@@ -167,7 +167,7 @@ def test_what_is_not_a_ledger_is_refused(tmp_path: Path) -> None:
     other.executescript("CREATE TABLE meta (name TEXT, value TEXT); INSERT INTO meta VALUES ('format', 'ledger/9');")
     other.close()
     for opener in (SqliteReader, SqliteStore):
-        with pytest.raises(UsageError, match=r"has the ledger format 'ledger/9', expected 'lictor-ledger/2'"):
+        with pytest.raises(UsageError, match=r"has the ledger format 'ledger/9', expected 'lictor-ledger/3'"):
             opener(tmp_path / "other.db")
     with pytest.raises(UsageError, match="cannot be opened for writing: No such file or directory"):
         SqliteStore(tmp_path / "missing" / "ledger.db")
