@@ -157,6 +157,9 @@ def tls_receive_data(self: tls.TLSLayer, data: bytes) -> Commands:
             break
         except SSL.Error as error:
             yield commands.Log(f"TLS Error: {error}", logging.WARNING)
+            # After an alert OpenSSL says that the peer has closed, and mitmproxy would wait for ever to hear it again.
+            session.set_shutdown(session.get_shutdown() | SSL.RECEIVED_SHUTDOWN)
+            close = True
             break
         if not _bio_pending(session._into_ssl) and not session.pending():
             break

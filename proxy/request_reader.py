@@ -2,21 +2,25 @@
 
 A patch of mitmproxy (12.2.3): `Http1Server` in `mitmproxy.proxy.layers.http` is replaced by a subclass. mitmproxy
 answers 400 to bytes that are no request and lets no addon know; it waits for ever, with all that came in memory, for
-the end of a head; and it forgets a request that follows an empty line. Only `read_headers` differs.
+the end of a head; and it forgets a request that follows an empty line. Besides `read_headers` only `send` differs: what
+goes wrong upstream is told in the form of all our refusals, not by a page of mitmproxy's.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Generator
-from typing import Any
+from http import HTTPStatus
+from typing import Any, cast
 
 from mitmproxy import http
+from mitmproxy.connection import ConnectionState
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers import http as layer
-from mitmproxy.proxy.layers.http._base import ReceiveHttp
-from mitmproxy.proxy.layers.http._events import RequestHeaders
+from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
+from mitmproxy.proxy.layers.http._events import RequestHeaders, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http1 import Http1Server, make_body_reader
 
 from ..addons.exchange import Problem
@@ -41,6 +45,14 @@ def problem_with(request: http.Request) -> Problem | None:
 
 class RequestReader(Http1Server):
     """Reads requests; what is none becomes one that carries its `problem_with`, and the connection is not read on."""
+
+    def send(self, event: HttpEvent) -> CommandGenerator:
+        status = event.code.http_status_code() if isinstance(event, ResponseProtocolError) else None
+        if status is None or self.response is not None or not self.conn.state & ConnectionState.CAN_WRITE:
+            yield from super().send(event)
+            return
+        yield commands.SendData(self.conn, failure(HTTPStatus(status), cast(ResponseProtocolError, event).message))
+        yield commands.CloseConnection(self.conn)
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator:
         if isinstance(event, events.ConnectionClosed):
@@ -78,6 +90,17 @@ class RequestReader(Http1Server):
         self.state = self.done
         self.buf.maybe_extract_at_most(len(self.buf))
         yield ReceiveHttp(RequestHeaders(self.stream_id, self.request, True))
+
+
+def failure(status: HTTPStatus, text: str) -> bytes:
+    """The response to a request that could not be served: problem details (RFC 9457), Proxy-Status (RFC 9209)."""
+    error = "http_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "destination_unavailable"
+    problem = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": text}
+    headers = http.Headers(
+        content_type="application/problem+json", proxy_status=f"lictor; error={error}", connection="close"
+    )
+    response: bytes = http1.assemble_response(http.Response.make(int(status), json.dumps(problem) + "\n", headers))
+    return response
 
 
 def _unreadable() -> http.Request:
