@@ -81,11 +81,21 @@ def _is_address(host: str) -> bool:
 def dialable(address: str, named_by_catalog: bool) -> bool:
     """Whether an address may be dialled: global ones; others only where the catalog names the host."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = _embedded(ip) or ip
     if ip.is_multicast or ip.is_unspecified or ip.is_link_local:
         return False
     return named_by_catalog or ip.is_global
+
+
+def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address where this one leads to: mapped, compatible (::/96), 6to4 or NAT64 (64:ff9b::/96)."""
+    if ip.ipv4_mapped or ip.sixtofour:
+        return ip.ipv4_mapped or ip.sixtofour
+    prefix, last = divmod(int(ip), 1 << 32)
+    if prefix == 0x64FF9B << 64 or (prefix == 0 and last > 1):
+        return ipaddress.IPv4Address(last)
+    return None
 
 
 async def resolve(host: str) -> list[str]:

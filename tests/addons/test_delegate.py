@@ -1,0 +1,31 @@
+"""Evidence lines are added; those that came in stay as they were."""
+
+from __future__ import annotations
+
+import hashlib
+
+from mitmproxy import http
+
+from lictor.addons.delegate import attach_evidence, attach_tokens, digests
+from lictor.evidence.entry import Receipt
+from lictor.formats import base64url
+
+
+def test_lines_are_added_never_rewritten() -> None:
+    headers = http.Headers([(b"execution-context", b"came.in"), (b"Behavioral-Evidence", b"came.too")])
+    attach_evidence(headers, [Receipt(1, 1.0, "allow", "allowed", "w", "n", ("node.1",), ("bet.1", "bet.2"))])
+    assert headers.get_all("Execution-Context") == ["came.in", "node.1"]
+    assert headers.get_all("Behavioral-Evidence") == ["came.too", "bet.1", "bet.2"]
+
+
+def test_no_tokens_no_lines() -> None:
+    headers = http.Headers()
+    attach_tokens(headers, (), ())
+    assert headers.fields == ()
+
+
+def test_digests_of_what_the_other_side_claimed() -> None:
+    headers = http.Headers([(b"Execution-Context", b"a"), (b"execution-context", b"b"), (b"X", b"y")])
+    expected = [base64url.encode(hashlib.sha256(line).digest()) for line in (b"a", b"b")]
+    assert digests(headers) == {"peer_ect": expected}
+    assert digests(http.Headers()) == {}
