@@ -25,6 +25,7 @@ COMMANDS = {
     "log": "the action log: show, tail, verify, export, prove",
     "bet": "Behavioral Evidence Tokens: show, verify",
     "chain": "a delegation chain: show, verify",
+    "witness": "sign the checkpoints of other monitors' logs: key, up",
 }
 
 

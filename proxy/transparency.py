@@ -1,4 +1,4 @@
-"""What outsiders can see of the log: the API that serves it."""
+"""What outsiders see of the log, and say about it: the API that serves it, the witnesses that sign it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ from typing import Any
 from ..evidence.ledger import Ledger
 from .api import Api
 from .config import Config
+from .witnessing import Witnessing
 
 
 class Transparency:
     """Runs beside the recorder. Made and started when the ledger is open, stopped before it is closed."""
 
     def __init__(self, config: Config, ledger: Ledger) -> None:
-        """Raises like `Api`."""
+        """Raises like `Api` and `Witnessing`."""
         self._config = config
         self._ledger = ledger
         self._api = Api(config, self._health) if config.listen.api is not None else None
+        self._witnessing = Witnessing(config, ledger) if config.witnessing.witnesses else None
 
     async def start(self) -> None:
         """Raises UsageError if the API cannot listen."""
         if self._api is not None and self._config.listen.api is not None:
             await self._api.start(*self._config.listen.api)
+        if self._witnessing is not None:
+            self._witnessing.start()
 
     async def stop(self) -> None:
-        """End everything."""
+        """Have the end witnessed, and end everything."""
+        if self._witnessing is not None:
+            await self._witnessing.stop()
         if self._api is not None:
             await self._api.stop()
 
     def _health(self) -> dict[str, Any]:
-        return {"origin": self._ledger.origin}
+        witnesses = self._witnessing.health() if self._witnessing is not None else {}
+        return {"origin": self._ledger.origin, **witnesses}
