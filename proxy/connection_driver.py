@@ -188,7 +188,7 @@ class ConnectionDriver:
     def _run(self, command: Any) -> None:
         if isinstance(command, commands.SendData):
             peer = self.peers.get(command.connection)
-            if peer is not None and not self.cut_off:
+            if peer is not None:
                 if not peer.out and not peer.plain:
                     self._dirty.append(peer)
                 elif peer.plain:
@@ -216,7 +216,7 @@ class ConnectionDriver:
     def send_tls(self, connection: Connection, session: Any, data: bytes) -> None:
         """Send `data` through a TLS session on a connection, together with what else this event makes us send."""
         peer = self.peers.get(connection)
-        if peer is not None and not self.cut_off:
+        if peer is not None:
             if not peer.out and not peer.plain:
                 self._dirty.append(peer)
             peer.tls = session

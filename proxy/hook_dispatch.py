@@ -85,7 +85,7 @@ class Dispatcher:
             except (Exception, asyncio.CancelledError) as error:
                 if self.refuse(name, data, error):
                     break
-        if isinstance(data, flow.Flow) and data.intercepted:
+        if getattr(data, "intercepted", False):
             self.refuse(name, data, RuntimeError("flow.intercept() is not supported: return a future instead"))
         return None
 

@@ -22,11 +22,11 @@ from . import contestants
 from .contestants import Contestant
 from .rounds import ROOT, Discipline, Score, compete, ratio
 
-HTTPS = Discipline("https, keep-alive, 16 connections", "keepalive", "https", 16, 5, 1.2)
-HTTP = Discipline("http, keep-alive, 16 connections", "keepalive", "http", 16, 4, 1.0)
-NEW = Discipline("https, a new connection for each request, 4 at a time", "new", "https", 4, 4, 1.5, 4)
-ALONE = Discipline("https, keep-alive, one connection", "keepalive", "https", 1, 3, 1.2)
-MANY = Discipline("https, keep-alive, 32 connections", "keepalive", "https", 32, 4, 1.2, 2)
+HTTPS = Discipline("https, keep-alive, 16 connections", "keepalive", "https", 16, 9, 1.2)
+HTTP = Discipline("http, keep-alive, 16 connections", "keepalive", "http", 16, 5, 1.0)
+NEW = Discipline("https, a new connection for each request, 4 at a time", "new", "https", 4, 5, 1.5, 4)
+ALONE = Discipline("https, keep-alive, one connection", "keepalive", "https", 1, 5, 1.0)
+MANY = Discipline("https, keep-alive, 32 connections", "keepalive", "https", 32, 5, 1.2, 2)
 
 
 def main() -> None:

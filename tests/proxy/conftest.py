@@ -149,6 +149,7 @@ class Upstream:
     tls: bool = False
     peer_certificates: list[bytes | None] = field(default_factory=list)
     answer: Callable[[bytes, bytes, asyncio.StreamWriter], Any] | None = None
+    idle: asyncio.Event = field(default_factory=asyncio.Event)  # a connection has ended
 
     @property
     def url(self) -> str:
@@ -171,6 +172,7 @@ class Upstream:
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain\r\n\r\nhello")
                 await writer.drain()
         writer.close()
+        self.idle.set()
 
 
 @contextlib.asynccontextmanager

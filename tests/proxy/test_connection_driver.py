@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -97,7 +98,7 @@ class TestAHookThatFails:
             with pytest.raises(httpx.TransportError):
                 await client.get(up.url)
 
-    async def test_a_failing_request_hook_of_a_streamed_request_cuts_the_connection(
+    async def test_a_streamed_request_is_not_ended_by_its_failing_request_hook(
         self, serve: Any, start_upstream: Any
     ) -> None:
         class Streaming:
@@ -107,9 +108,14 @@ class TestAHookThatFails:
             def request(self, flow: http.HTTPFlow) -> None:
                 raise RuntimeError("broken on purpose")
 
+        async def body() -> AsyncIterator[bytes]:
+            yield b"all but the end"
+
         async with start_upstream() as up, serve(Streaming()) as running, running.client() as client:
             with pytest.raises(httpx.TransportError):
-                await client.post(up.url, content=b"x" * 100)
+                await client.post(up.url, content=body())
+            await asyncio.wait_for(up.idle.wait(), 10)
+            assert b"0\r\n\r\n" not in up.received
 
     async def test_one_that_only_tidies_up_does_not_keep_the_others_from_it(
         self, serve: Any, start_upstream: Any, seen: Any
@@ -259,3 +265,67 @@ async def test_an_idle_connection_is_closed(serve: Any, pki: Any) -> None:
         )
         assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.close()
+
+
+async def settled(value: Callable[[], int]) -> int:
+    """What a growing number stops at."""
+    last, same = -1, 0
+    while same < 10:
+        await asyncio.sleep(0.02)
+        same = same + 1 if value() == last else 0
+        last = value()
+    return last
+
+
+class TestFlowControl:
+    SIZE = 48 * 1024 * 1024
+
+    async def test_a_client_that_does_not_read_stops_the_server(
+        self, serve: Any, start_upstream: Any, pki: Any
+    ) -> None:
+        sent = 0
+
+        async def flood(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % self.SIZE)
+            while sent < self.SIZE:
+                writer.write(b"x" * 65536)
+                sent += 65536
+                await writer.drain()
+
+        class Stream:
+            def responseheaders(self, flow: http.HTTPFlow) -> None:
+                assert flow.response
+                flow.response.stream = True
+
+        async with start_upstream(pki.server_context("upstream")) as up, serve(Stream()) as running:
+            up.answer = flood
+            async with running.client() as client, client.stream("GET", up.url) as answer:
+                assert await settled(lambda: sent) < self.SIZE
+                assert sum([len(chunk) async for chunk in answer.aiter_bytes()]) == self.SIZE
+
+    async def test_a_client_whose_request_waits_is_not_read_without_bound(
+        self, serve: Any, start_upstream: Any
+    ) -> None:
+        taken = 0
+        release: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        class Hold:
+            def requestheaders(self, flow: http.HTTPFlow) -> asyncio.Future[None]:
+                flow.request.stream = True
+                return release
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal taken
+            while taken < self.SIZE:
+                yield b"x" * 65536
+                taken += 65536
+
+        async with start_upstream() as up, serve(Hold()) as running, running.client() as client:
+            length = {"content-length": str(self.SIZE)}
+            request = asyncio.create_task(client.post(up.url, content=body(), headers=length))
+            assert await settled(lambda: taken) < self.SIZE
+            assert len(up.received) == 0
+            release.set_result(None)
+            assert (await request).status_code == 200
+            assert up.received.endswith(b"x" * self.SIZE)

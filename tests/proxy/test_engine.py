@@ -145,15 +145,18 @@ class TestRefusingToRun:
         self, serve: Any, start_upstream: Any, pki: Any
     ) -> None:
         class Meddle:
-            def request(self, flow: http.HTTPFlow) -> None:
-                ctx.options.update(ssl_insecure=True)
+            def client_connected(self, client: Any) -> None:
+                ctx.options.update(validate_inbound_headers=False)
 
-        async with (
-            start_upstream(pki.server_context("upstream-of-other-ca")) as up,
-            serve(Meddle()) as running,
-            running.client() as client,
-        ):
-            assert (await client.get(up.url)).status_code == 502
+        async with start_upstream() as up, serve(Meddle()) as running:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", running.port, ssl=pki.proxy_context(), server_hostname="127.0.0.1"
+            )
+            smuggled = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            writer.write(b"POST %s/ HTTP/1.1\r\nHost: 127.0.0.1\r\n" % up.url.encode() + smuggled)
+            assert b" 400 " in await reader.readuntil(b"\r\n")
+            writer.close()
+            assert up.connections == 0
 
     async def test_no_interception_ca_is_made_up(self, serve: Any, pki: Any, tmp_path: Path) -> None:
         listener = Listener("127.0.0.1", 0, "regular", pki.server_context("listener", pki.ca_file))

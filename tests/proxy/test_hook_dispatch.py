@@ -158,7 +158,8 @@ def test_a_failure_over_tls_takes_the_session_away_and_keeps_others_from_filling
     cut = Cut()
     context = Context(client(), SimpleNamespace())  # type: ignore[arg-type]
     data = TlsData(context.client, context)
-    Dispatcher([addon(tls_start_client=broken), addon(tls_start_client=fill_in)], cut).run("tls_start_client", data)
+    addons = [addon(tls_start_client=hook) for hook in (fill_in, broken, fill_in)]
+    Dispatcher(addons, cut).run("tls_start_client", data)
     assert data.ssl_conn is None
     assert cut == [context.client]
 
