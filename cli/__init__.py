@@ -23,7 +23,7 @@ COMMANDS = {
     "agent": "identities: add, list, revoke",
     "binding": "policies: check, sign, verify",
     "log": "the action log: show, tail, verify, export, prove",
-    "bet": "Behavioral Evidence Tokens: show, verify",
+    "bet": "Behavioral Evidence Tokens: show, issue, verify",
     "chain": "a delegation chain: show, verify",
     "witness": "sign the checkpoints of other monitors' logs: key, up",
 }

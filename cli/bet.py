@@ -1,10 +1,12 @@
-"""`lictor bet`: Behavioral Evidence Tokens, such as a refusal carries in its `Behavioral-Evidence` header."""
+"""`lictor bet`: Behavioral Evidence Tokens: a monitor's own, and what a refusal's `Behavioral-Evidence` header has."""
 
 from __future__ import annotations
 
 import os.path
 import time
+from collections import deque
 from collections.abc import Iterable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,13 +15,18 @@ from rich.text import Text
 
 from ..certs.evidence_keys import EvidenceKeys
 from ..evidence.bet import Bet
+from ..evidence.sqlite_store import SqliteReader
 from ..formats.errors import FormatError, UsageError, VerificationError
+from ..proxy.config import load
+from ..proxy.operator import ask
 from ..verifier.bets import BetReport, bet_json, find_tokens, holds_evidence, parse_bet, take_keys, verify_bet
-from .evidence_view import FILE, bet_table, find_ca, read_ca, trust_options
+from .evidence_view import FILE, bet_table, bets_table, find_ca, read_ca, trust_options
+from .log_options import find_ledger, ledger_option
 from .log_view import plain
-from .output import console, json_option, print_json
+from .output import console, errors, json_option, print_json
 
-_SOURCES = click.argument("sources", metavar="TOKEN|HEADER|FILE|-…", nargs=-1, required=True)
+_METAVAR = "TOKEN|HEADER|FILE|-…"
+_SOURCES = click.argument("sources", metavar=_METAVAR, nargs=-1, required=True)
 
 
 class _Moment(click.ParamType[float]):
@@ -40,14 +47,22 @@ class _Moment(click.ParamType[float]):
 
 @click.group()
 def command() -> None:
-    """Behavioral Evidence Tokens: show, verify."""
+    """Behavioral Evidence Tokens: show, issue, verify."""
 
 
 @command.command()
-@_SOURCES
+@click.argument("sources", metavar=f"[{_METAVAR}]", nargs=-1)
+@ledger_option
+@click.option("--agent", metavar="NAME|ID", help="Only the BETs about this agent.")
+@click.option("--last", type=click.IntRange(min=1), default=50, show_default=True, help="How many of the ledger's.")
 @json_option
-def show(sources: tuple[str, ...], as_json: bool) -> None:
-    """Show what BETs say. Nothing is verified."""
+def show(
+    sources: tuple[str, ...], config: Path, ledger: Path | None, agent: str | None, last: int, as_json: bool
+) -> None:
+    """Show what BETs say; without an argument list those of the monitor's own ledger. Nothing is verified."""
+    if not sources:
+        _list(_last_bets(find_ledger(config, ledger), agent, last), as_json)
+        return
     bets: list[Bet] = [parse_bet(token) for token in _tokens(sources)]
     if as_json:
         print_json([bet_json(one) for one in bets])
@@ -55,6 +70,44 @@ def show(sources: tuple[str, ...], as_json: bool) -> None:
     for one in bets:
         console.print(bet_table(one), "")
     console.print(Text("Nothing was verified; `lictor bet verify` does.", "dim"))
+
+
+def _last_bets(ledger: Path, agent: str | None, last: int) -> list[Bet]:
+    with closing(SqliteReader(ledger)) as reader:
+        rows = (row for row in reader.bets() if agent is None or row.agent_id.endswith((f"/agent/{agent}", agent)))
+        return [parse_bet(row.token) for row in deque(rows, last)]
+
+
+def _list(bets: list[Bet], as_json: bool) -> None:
+    if as_json:
+        print_json([bet_json(one) for one in bets])
+    else:
+        console.print(bets_table(bets) if bets else "there is no BET")
+
+
+@command.command()
+@click.option("--agent", metavar="NAME|ID", required=True, help="An agent's name or SPIFFE ID.")
+@click.option("--policy", metavar="URI", help="One policy, instead of each that applies to the agent.")
+@click.option("--from", "start", metavar="TIME", type=_Moment(), help="Begin of the window; else the first entry.")
+@click.option("--to", "end", metavar="TIME", type=_Moment(), help="End of the window, not included; else now.")
+@click.option("-c", "--config", type=FILE, default=Path("lictor.toml"), show_default=True, help="Configuration.")
+@json_option
+def issue(agent: str, policy: str | None, start: float | None, end: float | None, config: Path, as_json: bool) -> None:
+    """Have the running monitor issue BETs over any window of the past: computed again from its log, and kept there.
+
+    TIME is seconds since 1970 or ISO 8601 (UTC if it names no zone). The tokens are printed, one a line.
+    """
+    settings = load(config)
+    domain = settings.monitor.trust_domain
+    agent_id = agent if agent.startswith("spiffe://") else f"spiffe://{domain}/agent/{agent}"
+    arguments = {"agent": agent_id, "policy": policy, "from": start, "to": end}
+    tokens = ask(settings.ledger.path, "bet", **arguments)
+    if as_json:
+        print_json([{**bet_json(parse_bet(token)), "token": token} for token in tokens])
+        return
+    errors.print(bets_table([parse_bet(token) for token in tokens]))
+    for token in tokens:
+        click.echo(token)
 
 
 @command.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -94,6 +94,26 @@ def bet_table(one: Bet) -> Table:
         result = str(item["result"])
         said = plain(f"{item.get('evaluated', '?')} evaluated, {item.get('violations', '?')} violations")
         table.add_row("behavior", Text.assemble((result, COLOURS.get(result, "")), f" {item['behavior_id']}: {said}"))
+    return table
+
+
+def bets_table(bets: Sequence[Bet]) -> Table:
+    """BETs as a list, one a line, oldest first; times are UTC, with the days they span in the title."""
+    days = dict.fromkeys(when(moment)[:10] for moment in (bets[0].start, bets[-1].end))
+    title = f"{' to '.join(days)} UTC"
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_style="dim")
+    for name in ("agent", "policy", "result", "trigger", "window"):
+        table.add_column(name, no_wrap=name not in ("agent", "policy"), overflow="fold")
+    table.add_column("entries", justify="right")
+    for one in bets:
+        table.add_row(
+            plain(short(one.subject)),
+            plain(one.policy),
+            Text(one.result, COLOURS.get(one.result, "")),
+            plain(one.ext.get("trigger", "unknown")),
+            f"{when(one.start)[11:19]} to {when(one.end)[11:19]}",
+            plain(one.ext.get("count", "unknown")),
+        )
     return table
 
 

@@ -47,9 +47,35 @@ class Issuer:
         The token covers every entry of the agent so far. `first_seq` in it is the seq of the window's first entry; of
         an empty window it is the size of the log.
         """
-        size = self._ledger.size
-        first_seq = window.first_entry if window.count else size
-        jti, iat = new_id(), int(end)
+        ext = {"prev_bet": window.prev_bet, **({"refused": about} if about else {})}
+        jti, token = self._sign(window, place, end, end, trigger, audience, ext)
+        window.restart(end, self._ledger.size, jti)
+        self._ledger.put_window(window.row())
+        return token
+
+    def issue_past(self, window: Window, place: Place, end: float, now: float, versions: Mapping[str, str]) -> str:
+        """A BET on demand over a `window` of the past that ended at `end`. It is no part of the chain of windows.
+
+        `versions` are the bindings that judged in it (digest to version), where that was more than one.
+        """
+        ext: dict[str, Any] = {"prev_bet": None, "evaluation_mode": "on_demand"}
+        if len(versions) > 1:
+            ext["binding_versions"] = dict(versions)
+        return self._sign(window, place, end, now, "demand", (), ext)[1]
+
+    def _sign(
+        self,
+        window: Window,
+        place: Place,
+        end: float,
+        now: float,
+        trigger: str,
+        audience: tuple[str, ...],
+        more: Mapping[str, Any],
+    ) -> tuple[str, str]:
+        """(jti, token), which is kept in the ledger."""
+        first_seq = window.first_entry if window.count else self._ledger.size
+        jti, iat = new_id(), int(now)
         token = bet.issue(
             {
                 "iss": self._monitor_id,
@@ -66,17 +92,15 @@ class Issuer:
                 "bhv_result": window.result(),
                 "bhv_evidence": window.evidence(),
                 "bhv_window": {"start": window.start, "end": end},
-                **self._details(window, first_seq, trigger, about),
+                **self._details(window, first_seq, trigger, more),
             },
             self._signer,
         )
         row = BetRow(jti, window.agent_id, window.policy.policy_id, first_seq, window.count, window.start, end, token)
         self._ledger.add_bet(row)
-        window.restart(end, size, jti)
-        self._ledger.put_window(window.row())
-        return token
+        return jti, token
 
-    def _details(self, window: Window, first_seq: int, trigger: str, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _details(self, window: Window, first_seq: int, trigger: str, more: Mapping[str, Any]) -> dict[str, Any]:
         """`bhv_details`, and the `ext` of DESIGN's additions."""
         shown, omitted = bet.details(window.tallies, window.policy.severities)
         ext: dict[str, Any] = {
@@ -85,16 +109,15 @@ class Issuer:
             "count": window.count,
             "checkpoint_size": self._ledger.size,
             "checkpoint_root": base64url.encode(self._ledger.root()),
-            "prev_bet": window.prev_bet,
             "binding_version": window.policy.version,
             "binding_digest": window.policy.digest,
             "trigger": trigger,
+            **more,
         }
         optional = {
             "default_denied": window.default_denied,
             "unjudged": window.unjudged,
             "details_omitted": omitted,
-            "refused": about,
         }
         ext |= {name: value for name, value in optional.items() if value}
         return {"bhv_details": shown, "ext": ext}

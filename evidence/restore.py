@@ -23,7 +23,7 @@ def restore(stored: Reader, policies: Policies) -> dict[str, AgentWindows]:
     first = min((w.first_seq for windows in agents.values() for w in windows.open), default=None)
     if first is None:
         return agents
-    severities = {row.id: _severities(row.data) for row in stored.documents("binding")}
+    severities = {row.id: severities_of(row.data) for row in stored.documents("binding")}
     for seq, data in stored.entries(first):
         entry = strict_json.loads_object(data)
         windows = agents.get(entry["agent_id"])
@@ -44,7 +44,7 @@ def _open_windows(stored: Reader, policies: Policies) -> dict[str, AgentWindows]
     return {agent_id: AgentWindows(windows, 0.0) for agent_id, windows in found.items()}
 
 
-def _severities(document: bytes) -> dict[str, str]:
+def severities_of(document: bytes) -> dict[str, str]:
     """The severity of each behavior of a binding that the log keeps."""
     behaviors = strict_json.loads_object(document)["expected_behaviors"]
     return {behavior["behavior_id"]: behavior.get("severity", "high") for behavior in behaviors}

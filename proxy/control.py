@@ -19,7 +19,9 @@ from typing import Any
 
 from ..certs.domain import TrustDomain
 from ..certs.evidence_keys import evidence_jwk
+from ..evidence.demand import Demands
 from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
+from ..evidence.issuer import Issuer
 from ..evidence.ledger import Ledger
 from ..evidence.recorder import Recorder
 from ..evidence.sqlite_store import SqliteReader, SqliteStore
@@ -28,6 +30,8 @@ from ..formats.errors import LictorError, UsageError
 from ..formats.keys import KeySigner
 from .channel import Frames
 from .config import Config
+from .operator import Operator
+from .orders import orders
 from .policies import policies_for
 from .reload import BindingsOnDisk
 from .state import State
@@ -91,12 +95,15 @@ class ControlProcess:
             state=self._state,
         )
         transparency = Transparency(config, ledger)
+        operator = Operator(config.ledger.path, orders(self._demands(ledger, signer)))
         ticker = asyncio.create_task(self._tick(ledger))
         try:
             await transparency.start()
+            await operator.start()
             await self._serve()
         finally:
             ticker.cancel()
+            await operator.close()
             await self._end_workers()
             try:
                 await self._recorder.close()
@@ -118,6 +125,11 @@ class ControlProcess:
         ledger.put_document("key", signer.kid, jwk)
         self._keep_bindings(ledger)
         return ledger
+
+    def _demands(self, ledger: Ledger, signer: KeySigner) -> Demands:
+        config = self._config
+        issuer = Issuer(ledger, signer, config.monitor.spiffe_id, config.evidence.audience)
+        return Demands(ledger, issuer, lambda agent: self._policies(agent), lambda: SqliteReader(config.ledger.path))
 
     def _keep_bindings(self, ledger: Ledger) -> None:
         for binding in self._in_force:

@@ -6,6 +6,7 @@ Entries are fed in log order; only the open windows are in memory, besides the B
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import Any
 from ..evidence import bet
 from ..evidence.bet import Bet
 from ..evidence.claims import KeyResolver
-from ..evidence.entry import needs_judgement
+from ..evidence.demand import PastWindow
+from ..evidence.entry import OWN_TYPES, needs_judgement
 from ..evidence.windows import AgentWindows, PolicyInfo, Window
 from ..formats import base64url
 from ..formats.canonical import digest
@@ -39,9 +41,20 @@ class _Chain:
         self.doubt = _Doubt()
 
 
+@dataclass(slots=True)
+class _Demanded:
+    """A BET on demand and its window. It is no part of a chain."""
+
+    bet: Bet
+    past: PastWindow
+
+
 class _Agent:
     def __init__(self) -> None:
         self.chains: dict[str, _Chain] = {}
+        self.demanded: list[_Demanded] = []
+        """BETs on demand, by the start of their windows; those that are `open` take in entries."""
+        self.open: list[_Demanded] = []
         self.windows = AgentWindows((), 0.0)
         self.until = -math.inf
 
@@ -54,6 +67,11 @@ class WindowCheck:
         """BETs whose window was recomputed."""
         self.uncovered = 0
         """Entries that are in the window of no BET of the file."""
+        self.erased = 0
+        """Set by the caller: how many entries at the beginning are not there to be fed."""
+        self.unknowable = 0
+        """BETs whose window had such entries."""
+        self._first_time: float | None = None
         self._origin = origin
         self._resolve = resolve
         self._agents: dict[str, _Agent] = {}
@@ -72,11 +90,17 @@ class WindowCheck:
         """A BET of the log, which has `size` entries. BETs of one agent and policy come in order."""
         one = bet.verify(token, self._resolve)
         self._check_claims(one, size)
-        chain = self._agents.setdefault(one.subject, _Agent()).chains.setdefault(one.policy, _Chain())
+        agent = self._agents.setdefault(one.subject, _Agent())
+        self._roots.setdefault(one.ext["checkpoint_size"], []).append(one)
+        if one.ext.get("trigger") == "demand":
+            policy = self._window(one.subject, one.policy, one).policy
+            past = PastWindow(one.subject, policy, one.start, self._severities)
+            insort(agent.demanded, _Demanded(one, past), key=lambda demanded: -demanded.bet.start)
+            return
+        chain = agent.chains.setdefault(one.policy, _Chain())
         _check_follows(one, chain.last)
         chain.last = one
         chain.bets.append(one)
-        self._roots.setdefault(one.ext["checkpoint_size"], []).append(one)
 
     def _check_claims(self, one: Bet, size: int) -> None:
         what = f"BET {one.jti}"
@@ -96,13 +120,19 @@ class WindowCheck:
 
     def entry(self, seq: int, timestamp: float, data: bytes, entry: Mapping[str, Any]) -> None:
         """The next entry of the log. `data` are its canonical bytes."""
+        if self._first_time is None:
+            self._first_time = timestamp
+        if entry["agent_id"] == f"spiffe://{self._origin}" and entry["action_type"] in OWN_TYPES:
+            return
         agent = self._agents.get(entry["agent_id"])
         if agent is None:
             self.uncovered += 1
             return
         if timestamp >= agent.until:
             self._advance(entry["agent_id"], agent, timestamp)
-        if not any(chain.window is not None for chain in agent.chains.values()):
+        if agent.demanded or agent.open:
+            self._take_demanded(agent, seq, timestamp, data, entry)
+        if not agent.open and not any(chain.window is not None for chain in agent.chains.values()):
             self.uncovered += 1
         if not needs_judgement(entry):
             agent.windows.note(seq, data)
@@ -130,7 +160,32 @@ class WindowCheck:
                 while chain.bets and chain.bets[0].ext["checkpoint_size"] <= size:
                     self._close(chain, chain.window or self._window(agent_id, policy, chain.bets[0]))
                 beyond += len(chain.bets)
+            for demanded in (*agent.open, *reversed(agent.demanded)):
+                if demanded.bet.ext["checkpoint_size"] <= size:
+                    self._close_demanded(demanded)
+                else:
+                    beyond += 1
         return beyond
+
+    def _take_demanded(self, agent: _Agent, seq: int, timestamp: float, data: bytes, entry: Mapping[str, Any]) -> None:
+        while agent.demanded and agent.demanded[-1].bet.start <= timestamp:
+            agent.open.append(agent.demanded.pop())
+        for demanded in [one for one in agent.open if one.bet.end <= timestamp]:
+            agent.open.remove(demanded)
+            self._close_demanded(demanded)
+        for demanded in agent.open:
+            demanded.past.take(seq, data, entry)
+
+    def _close_demanded(self, demanded: _Demanded) -> None:
+        one, past = demanded.bet, demanded.past
+        if self._is_unknowable(one):
+            return
+        said: object = one.ext.get("binding_versions", {one.ext["binding_digest"]: one.ext.get("binding_version")})
+        if past.versions:
+            self._equal(one, "binding_versions", said, past.versions)
+            self._equal(one, "binding_digest", one.ext["binding_digest"], past.window.policy.digest)
+        self._equal(one, "evaluation_mode", one.ext.get("evaluation_mode"), "on_demand")
+        self._compare(one, past.window)
 
     def _window(self, agent_id: str, policy: str, one: Bet) -> Window:
         severities = self._severities[one.ext["binding_digest"]]
@@ -154,17 +209,34 @@ class WindowCheck:
     def _close(self, chain: _Chain, window: Window) -> None:
         one = chain.bets.popleft()
         chain.window = None
+        if self._is_unknowable(one):
+            chain.doubt = _Doubt()
+            return
+        window.default_denied = self._within(one, "default_denied", window.default_denied, chain.doubt.denied)
+        window.unjudged = self._within(one, "unjudged", window.unjudged, chain.doubt.unjudged)
+        chain.doubt = _Doubt()
+        self._compare(one, window)
+
+    def _compare(self, one: Bet, window: Window) -> None:
+        """The BET says what its window has."""
         shown, _ = bet.details(window.tallies, window.policy.severities)
         size = one.ext["checkpoint_size"]
         self._equal(one, "count", one.ext["count"], window.count)
         self._equal(one, "first_seq", one.ext["first_seq"], window.first_entry if window.count else size)
         self._equal(one, "bhv_evidence", one.evidence, window.evidence())
-        window.default_denied = self._within(one, "default_denied", window.default_denied, chain.doubt.denied)
-        window.unjudged = self._within(one, "unjudged", window.unjudged, chain.doubt.unjudged)
-        chain.doubt = _Doubt()
+        for name, counted in (("default_denied", window.default_denied), ("unjudged", window.unjudged)):
+            self._equal(one, name, one.ext.get(name, 0), counted)
         self._equal(one, "bhv_details", [dict(item) for item in one.details], shown)
         self._equal(one, "bhv_result", one.result, window.result())
         self.checked += 1
+
+    def _is_unknowable(self, one: Bet) -> bool:
+        """Whether entries of the window were erased: it began before the first that is there, and says so itself."""
+        early = self._first_time is None or one.start < self._first_time
+        if not (early and one.ext["count"] and one.ext["first_seq"] < self.erased):
+            return False
+        self.unknowable += 1
+        return True
 
     def _within(self, one: Bet, name: str, counted: int, doubtful: int) -> int:
         """What the BET says, if the entries leave that open."""

@@ -59,8 +59,9 @@ def test_the_file_and_the_ledger_are_intact(made: Any, lines: list[bytes]) -> No
 
 
 async def test_a_ledger_is_verified_while_the_monitor_writes_it(log: Any, running: Any) -> None:
-    before = verify_log(log.ledger, log.ca)
     ledger, _ = running()
+    await ledger.commit()
+    before = verify_log(log.ledger, log.ca)
     ledger.add({"agent_id": "spiffe://example.test/agent/new", "action_parameters": {}, "behaviors": []})
     await ledger.commit()
     report = verify_log(log.ledger, log.ca)
