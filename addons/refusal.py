@@ -7,6 +7,7 @@ what a policy allows.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,7 @@ from mitmproxy import http
 
 from ..bindings.model import BehaviorResult
 
+_UNPRINTABLE = re.compile(rb"[^ -~]")
 JSONRPC_REFUSED = -32010  # of the range for implementations; A2A owns -32001 to -32009, MCP -32020 to -32099
 _NOT_POLICY = {
     "monitor_error": (HTTPStatus.SERVICE_UNAVAILABLE, "proxy_internal_error"),
@@ -27,6 +29,7 @@ _BAD_REQUEST = frozenset(
     (
         "ambiguous_member",
         "ambiguous_path",
+        "ambiguous_query",
         "bad_batch",
         "bad_method",
         "bad_name",
@@ -107,7 +110,8 @@ class Refusal:
         # Most clients show nothing of a refused CONNECT but this phrase, so it says what happened and where to look.
         entry = f", entry {self.seq}" if self.seq is not None else ""
         phrase = f"{self.status.phrase}: lictor refused ({self.reason}{entry}). {self.hint}"
-        return phrase.encode("ascii", "replace")[:400]
+        # Hints quote what agents sent: nothing of that may end the line.
+        return _UNPRINTABLE.sub(b"?", phrase.encode("ascii", "replace")[:400])
 
     def jsonrpc(self, ids: list[Any], batch: bool) -> http.Response:
         """The refusal as a JSON-RPC error for each id, with the same HTTP status: MCP clients read both."""
