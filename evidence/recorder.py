@@ -134,12 +134,14 @@ class Recorder:
         )
 
     async def record_outcome(self, draft: OutcomeDraft) -> None:
-        """Record how an action ended. Raises UsageError for a seq that is not an action whose outcome is awaited."""
+        """Record how an action ended. Raises UsageError for a seq that is not an action whose outcome is awaited.
+
+        Nobody waits for an outcome, so it is written with the next action, or by itself soon after.
+        """
         action = self._awaited.take(draft.outcome_of)
         if action is None:
             raise UsageError(f"no outcome is awaited of entry {draft.outcome_of}: it has one, or was denied")
         self._add_outcome(action, draft)
-        await self._ledger.commit()
 
     async def lost(self, source: object) -> None:
         """`source` is gone: its actions have the outcome `unknown` and the delegations that it served are over."""
