@@ -162,6 +162,7 @@ async def test_an_allowed_action_is_recorded_and_costs_no_evidence(monitor: Moni
 async def test_an_outcome_repeats_what_it_is_about(monitor: Monitor) -> None:
     receipt = await monitor.recorder.record_action(action())
     await monitor.recorder.record_outcome(OutcomeDraft(receipt.seq, {"status": 200}))
+    await monitor.recorder.tick()
     entry = monitor.entries()[1]
     assert entry | {"timestamp": 0} == {
         "seq": 1,
