@@ -16,6 +16,10 @@ from .salted import SD, sd_digest
 
 OUTCOME_REPEATS = ("agent_id", "action_type", "action_target", "wid", "node")
 """What an outcome entry repeats of the action's."""
+RETENTION = "log_retention"
+KEY_ROTATION = "key_rotation"
+OWN_TYPES = frozenset((RETENTION, KEY_ROTATION))
+"""Action types of entries that a monitor makes about itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,22 @@ def inbound_fields(draft: InboundDraft, place: Place) -> dict[str, Any]:
     }
 
 
+def own_fields(monitor_id: str, action_type: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of what the monitor itself does to its log. It is in no window and has no outcome."""
+    return {
+        "agent_id": monitor_id,
+        "action_type": action_type,
+        "action_target": monitor_id,
+        "action_parameters": parameters,
+        "decision": "allow",
+        "reason": "monitor",
+        "behaviors": [],
+        "wid": "",
+        "node": "",
+        "lineage": "root",
+    }
+
+
 def needs_judgement(entry: Mapping[str, Any]) -> bool:
     """Whether an entry is an action of the agent, not an outcome or a delegation that came in from elsewhere."""
     return "outcome_of" not in entry and entry["action_parameters"].get("direction") != "inbound"
@@ -148,7 +168,7 @@ def needs_judgement(entry: Mapping[str, Any]) -> bool:
 
 def awaits_outcome(entry: Mapping[str, Any]) -> bool:
     """Whether an entry is an action that went on its way, so that its outcome follows."""
-    return "outcome_of" not in entry and entry["decision"] != "deny"
+    return "outcome_of" not in entry and entry["decision"] != "deny" and entry["action_type"] not in OWN_TYPES
 
 
 def outcome_fields(action: Mapping[str, Any], draft: OutcomeDraft) -> dict[str, Any]:
