@@ -1,0 +1,358 @@
+"""Judge, record, then permit: what each hook does with the values of a request, without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from flows import FakeControl, make_flow, run
+from mitmproxy import flow as mitm_flow
+from mitmproxy import http
+
+from lictor.addons.enforce import Enforce, Settings, drop_hop_by_hop, method_text, whole_or_nothing
+from lictor.addons.exchange import Problem, exchange_of, permitted, set_problem
+from lictor.addons.guard import Guard
+from lictor.bindings.catalog import Catalog, Target
+from lictor.bindings.classification import Classified
+from lictor.bindings.model import ActionType, Decision, Verdict
+from lictor.bindings.policy import Policy
+from lictor.bindings.schema import load_binding
+from lictor.evidence.entry import Receipt
+from lictor.formats.errors import LictorError, VerificationError
+
+AGENT = "spiffe://test.internal/agent/a"
+TUNNEL = ("api.example", 443)
+MCP = "urn:test:tool:mcp"
+AGENT_B = "urn:test:agent:b"
+CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add"}}
+FORBIDDEN = {**CALL, "id": 2, "params": {"name": "drop"}}
+SEND = {"jsonrpc": "2.0", "id": 3, "method": "SendMessage", "params": {"message": {}}}
+
+
+def policy() -> Policy:
+    allow = {
+        "tool_call": [MCP, f"{MCP}#tools/add"],
+        "http_request": ["https://api.example/open/**", "http://api.example/open/**"],
+        "delegation": [AGENT_B],
+    }
+    binding = {
+        "policy_id": "urn:test:policy",
+        "version": "1.0.0",
+        "evaluation_mode": "continuous",
+        "expected_behaviors": [
+            {
+                "behavior_id": type_,
+                "observable_actions": [type_],
+                "compliance_criteria": {"type": "allowlist", "values": values},
+            }
+            for type_, values in allow.items()
+        ],
+    }
+    catalog = Catalog(
+        [
+            Target(MCP, "tool", ("https://api.example/mcp",), "mcp"),
+            Target(AGENT_B, "agent", ("https://api.example/b/**",), "a2a", "spiffe://test.internal/agent/b"),
+        ]
+    )
+    return Policy([load_binding(json.dumps(binding).encode(), "test")], catalog)
+
+
+class Anybody:
+    """Stands for `Identify`."""
+
+    def __init__(self) -> None:
+        self.error: VerificationError | None = None
+
+    def peer(self, client: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        return type("Peer", (), {"spiffe_id": AGENT})
+
+
+class Way:
+    """The addon with what is round it, and a flow through its hooks."""
+
+    def __init__(self, control: FakeControl) -> None:
+        self.control, self.identify, made = control, Anybody(), policy()
+        self.guard = Guard(lambda: made.catalog, frozenset())
+        settings = Settings("spiffe://test.internal/monitor/m", 1000, b"salt")
+        self.enforce = Enforce(settings, lambda: made, self.identify, self.guard, control)  # type: ignore[arg-type]
+
+    async def send(self, flow: http.HTTPFlow, tunnel: tuple[str, int] | None = TUNNEL) -> http.HTTPFlow:
+        if tunnel is not None:
+            self.guard.open_tunnel(flow.client_conn, tunnel)
+        await run(self.enforce.requestheaders(flow))
+        if flow.response is None and not flow.error:
+            await run(self.enforce.request(flow))
+        return flow
+
+    async def post(self, path: str, value: Any, *headers: tuple[bytes, bytes]) -> http.HTTPFlow:
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        return await self.send(make_flow("POST", path, (b"Content-Type", b"application/json"), *headers, body=body))
+
+
+@pytest.fixture
+def way(control: FakeControl) -> Way:
+    return Way(control)
+
+
+def told(flow: http.HTTPFlow) -> Any:
+    assert flow.response is not None
+    return json.loads(flow.response.content or b"")
+
+
+async def test_allowed_is_permitted_after_its_receipt(way: Way) -> None:
+    flow = await way.send(make_flow())
+    assert permitted(flow)
+    (draft,) = way.control.drafts
+    assert (draft.agent_id, draft.decision, draft.action_type) == (AGENT, "allow", "http_request")
+    assert draft.action_target == "https://api.example/open/x"
+
+
+async def test_no_permit_before_the_receipt(way: Way) -> None:
+    """The invariant of the whole monitor: while the entry is not durable nothing may leave."""
+    given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting: list[Any] = []
+
+    def later(draft: Any, then: Any) -> asyncio.Future[None]:
+        waiting.append((draft, then))
+        return given
+
+    way.control.record_action = later  # type: ignore[method-assign]
+    flow = make_flow()
+    way.guard.open_tunnel(flow.client_conn, TUNNEL)
+    hooked = way.enforce.requestheaders(flow)
+    assert hooked is given, "the engine waits for it"
+    assert not permitted(flow)
+    ((draft, then),) = waiting
+    then(Receipt(0, 1.0, draft.decision, draft.reason, "w", "n"))
+    assert permitted(flow)
+
+
+@pytest.mark.parametrize("seen", ["error", "deny"])
+async def test_the_receipt_has_the_last_word(way: Way, seen: str) -> None:
+    answer = (
+        LictorError("the disk is full")
+        if seen == "error"
+        else Receipt(0, 1.0, "deny", "rate_exceeded", "w", "n", detail="Wait a minute.")
+    )
+    way.control.answer = lambda draft: answer  # type: ignore[method-assign]
+    flow = await way.send(make_flow())
+    assert not permitted(flow)
+    assert told(flow)["reason"] == ("monitor_error" if seen == "error" else "rate_exceeded")
+
+
+async def test_denied(way: Way) -> None:
+    flow = await way.send(make_flow(path="/closed"))
+    assert not permitted(flow)
+    assert (told(flow)["reason"], told(flow)["behavior_id"]) == ("not_in_allowlist", "http_request")
+    assert flow.response is not None
+    assert flow.response.headers["behavioral-evidence"] == "bet.a"
+
+
+@pytest.mark.parametrize(
+    ("what", "reason", "flow", "tunnel"),
+    [
+        ("other tunnel", "name_mismatch", {}, ("evil.example", 443)),
+        ("no tunnel", "unsupported_scheme", {}, None),
+        ("WebSocket", "upgrade_refused", {"headers": [(b"Upgrade", b"WebSocket")]}, TUNNEL),
+        ("dot segment", "doubtful_name", {"path": "/open/../x"}, TUNNEL),
+        ("not UTF-8", "doubtful_name", {"path": "/open/\udcff"}, TUNNEL),
+        ("asterisk", "doubtful_name", {"method": "OPTIONS", "path": "*"}, TUNNEL),
+        ("bad method", "bad_method", {"method": "G\udcffT"}, TUNNEL),
+        ("bad query", "doubtful_name", {"path": "/open/x?a b"}, TUNNEL),
+        ("bad evidence", "doubtful_header", {"headers": [(b"Execution-Context", b"\xff")]}, TUNNEL),
+    ],
+)
+async def test_what_is_no_action_is_an_entry_too(way: Way, what: str, reason: str, flow: Any, tunnel: Any) -> None:
+    made = make_flow(flow.pop("method", "GET"), flow.pop("path", "/open/x"), *flow.pop("headers", ()), **flow)
+    sent = await way.send(made, tunnel)
+    assert not permitted(sent)
+    assert told(sent)["reason"] == reason
+    (draft,) = way.control.drafts
+    assert (draft.decision, draft.reason) == ("deny", reason)
+    json.dumps([draft.action_target, dict(draft.action_parameters), draft.execution_context]).encode("ascii")
+
+
+async def test_a_problem_that_the_engine_found(way: Way) -> None:
+    flow = make_flow(host="", port=0, scheme="", host_header=None)
+    set_problem(flow, Problem("unreadable_request", "no request"))
+    sent = await way.send(flow, None)
+    assert told(sent)["reason"] == "unreadable_request"
+    assert way.control.drafts[0].action_target == "http://invalid/"
+
+
+async def test_no_identity_no_entry_no_answer(way: Way) -> None:
+    way.identify.error = VerificationError("revoked")
+    flow = await way.send(make_flow())
+    assert flow.error is not None
+    assert flow.error.msg == mitm_flow.Error.KILLED_MESSAGE
+    assert not permitted(flow)
+    assert way.control.drafts == []
+
+
+class TestConnect:
+    def flow(self, authority: str) -> http.HTTPFlow:
+        host, _, port = authority.rpartition(":")
+        return make_flow("CONNECT", "", host=host, port=int(port), scheme="", authority=authority)
+
+    async def test_opens_a_tunnel(self, way: Way) -> None:
+        flow = self.flow("API.example:443")
+        await run(way.enforce.http_connect(flow))
+        assert flow.response is None
+        assert way.guard.tunnel(flow.client_conn) == TUNNEL
+        assert way.control.drafts == [], "what is done in it are the actions"
+
+    @pytest.mark.parametrize(
+        ("authority", "reason"), [("evil.example:443", "not_in_allowlist"), ("0x7f.1:443", "doubtful_name")]
+    )
+    async def test_refused(self, way: Way, authority: str, reason: str) -> None:
+        flow = self.flow(authority)
+        await run(way.enforce.http_connect(flow))
+        assert told(flow)["reason"] == reason
+        assert way.guard.tunnel(flow.client_conn) is None
+        assert [d.decision for d in way.control.drafts] == ["deny"]
+
+    async def test_in_a_tunnel(self, way: Way) -> None:
+        flow = self.flow("api.example:443")
+        way.guard.open_tunnel(flow.client_conn, TUNNEL)
+        await run(way.enforce.http_connect(flow))
+        assert told(flow)["reason"] == "name_mismatch"
+
+
+class TestBodies:
+    async def test_nothing_is_judged_before_the_body(self, way: Way) -> None:
+        flow = make_flow("POST", "/mcp", body=json.dumps(CALL).encode())
+        way.guard.open_tunnel(flow.client_conn, TUNNEL)
+        assert way.enforce.requestheaders(flow) is None
+        assert not permitted(flow)
+        assert way.control.drafts == []
+        await run(way.enforce.request(flow))
+        assert permitted(flow)
+        (draft,) = way.control.drafts
+        assert draft.action_target == f"{MCP}#tools/add"
+        assert draft.action_parameters["request_bytes"] == len(json.dumps(CALL))
+        assert draft.action_parameters["request_digest"].startswith("hmac-sha-256:")
+
+    @pytest.mark.parametrize(
+        ("body", "reason"), [(b"", "unparsable_body"), (b"{", "unparsable_body"), (b"[]", "bad_batch")]
+    )
+    async def test_unparsable(self, way: Way, body: bytes, reason: str) -> None:
+        assert told(await way.post("/mcp", body))["reason"] == reason
+
+    async def test_announced_too_large(self, way: Way) -> None:
+        flow = await way.send(make_flow("POST", "/mcp", (b"Content-Length", b"1001"), body=b"x"))
+        assert (flow.response.status_code if flow.response else 0, told(flow)["reason"]) == (413, "body_too_large")
+
+    async def test_ends_before_it_was_judged(self, way: Way) -> None:
+        flow = make_flow("POST", "/mcp", body=b"{")
+        way.guard.open_tunnel(flow.client_conn, TUNNEL)
+        await run(way.enforce.requestheaders(flow))
+        flow.error = mitm_flow.Error("client disconnected")
+        await run(way.enforce.error(flow))
+        assert [(d.decision, d.reason) for d in way.control.drafts] == [("deny", "request_aborted")]
+
+    async def test_refusal_has_the_callers_id(self, way: Way) -> None:
+        flow = await way.post("/mcp", FORBIDDEN)
+        assert (told(flow)["id"], told(flow)["error"]["data"]["reason"]) == (2, "not_in_allowlist")
+
+
+class TestBatches:
+    async def test_one_denied_member_denies_all(self, way: Way) -> None:
+        flow = await way.post("/mcp", [CALL, FORBIDDEN])
+        assert not permitted(flow)
+        assert [d.decision for d in way.control.drafts] == ["deny", "deny"]
+        assert [d.reason for d in way.control.drafts] == ["batch_member_denied", "not_in_allowlist"]
+        assert [m["id"] for m in told(flow)] == [1, 2]
+        assert {m["error"]["data"]["action_target"] for m in told(flow)} == {f"{MCP}#tools/drop"}
+
+    async def test_all_allowed(self, way: Way) -> None:
+        flow = await way.post("/mcp", [CALL, {**CALL, "id": 9}])
+        assert permitted(flow)
+        exchange = exchange_of(flow)
+        assert exchange is not None
+        assert [r.seq for r in exchange.receipts] == [0, 1]
+
+    async def test_receipts_in_any_order(self, way: Way) -> None:
+        """Each belongs to its own member, however late it comes."""
+        waiting: list[tuple[Any, Any, asyncio.Future[None]]] = []
+
+        def later(draft: Any, then: Any) -> asyncio.Future[None]:
+            waiting.append((draft, then, asyncio.get_running_loop().create_future()))
+            return waiting[-1][2]
+
+        way.control.record_action = later  # type: ignore[method-assign]
+        flow = make_flow("POST", "/mcp", body=json.dumps([CALL, {**CALL, "id": 9}]).encode())
+        way.guard.open_tunnel(flow.client_conn, TUNNEL)
+        await run(way.enforce.requestheaders(flow))
+        task = asyncio.ensure_future(way.enforce.request(flow))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        for seq, (draft, then, future) in reversed(list(enumerate(waiting))):
+            assert not permitted(flow)
+            then(Receipt(seq, 1.0, draft.decision, draft.reason, "w", "n"))
+            future.set_result(None)
+        await task
+        exchange = exchange_of(flow)
+        assert exchange is not None
+        assert [r.seq for r in exchange.receipts] == [0, 1]
+        assert permitted(flow)
+
+    async def test_one_that_could_not_be_recorded_denies_all(self, way: Way) -> None:
+        answers = iter([Receipt(0, 1.0, "allow", "allowed", "w", "n"), LictorError("no")])
+        way.control.answer = lambda draft: next(answers)  # type: ignore[method-assign]
+        flow = await way.post("/mcp", [CALL, {**CALL, "id": 9}])
+        assert not permitted(flow)
+        assert flow.response is not None
+        assert flow.response.status_code == 503
+        assert [o.outcome_of for o in way.control.outcomes] == [0], "the one that was let out went nowhere"
+
+
+class TestDelegation:
+    async def test_evidence_goes_along(self, way: Way) -> None:
+        flow = await way.post("/b/", SEND, (b"Execution-Context", b"own.line"))
+        assert permitted(flow)
+        assert flow.request.headers.get_all("execution-context") == ["own.line", "node.a"]
+        assert flow.request.headers.get_all("behavioral-evidence") == ["bet.a"]
+        (draft,) = way.control.drafts
+        assert draft.audience == ("spiffe://test.internal/agent/b",)
+        assert draft.execution_context == ("own.line",)
+        assert draft.action_parameters["request_digest"].startswith("sha-256:"), "both ends must get the same"
+
+    async def test_nothing_else_gets_evidence(self, way: Way) -> None:
+        flow = await way.send(make_flow())
+        assert "execution-context" not in flow.request.headers
+
+
+async def test_a_query_is_in_the_log_as_a_digest(way: Way) -> None:
+    await way.send(make_flow(path="/open/x?token=secret"))
+    (draft,) = way.control.drafts
+    assert draft.action_target == "https://api.example/open/x"
+    assert draft.action_parameters["query_digest"].startswith("hmac-sha-256:")
+    assert "secret" not in repr(draft)
+
+
+async def test_unasked_upgrade(way: Way) -> None:
+    flow = await way.send(make_flow())
+    flow.response = http.Response.make(101)
+    way.enforce.responseheaders(flow)
+    assert flow.error is not None
+    assert flow.error.msg == mitm_flow.Error.KILLED_MESSAGE
+
+
+def test_hop_by_hop() -> None:
+    headers = http.Headers(proxy_authorization="x", Proxy_Connection="y", upgrade="h2c", accept="*/*")
+    drop_hop_by_hop(headers)
+    assert list(headers) == ["accept"]
+
+
+def test_method_text() -> None:
+    assert method_text(make_flow("G\udcffT").request) == "G\\xffT"
+
+
+def test_whole_or_nothing_leaves_single_actions_alone() -> None:
+    action = Classified(ActionType.TOOL_CALL, MCP)
+    for verdict in (Verdict.ALLOW, Verdict.DENY):
+        judged = [(action, Decision(verdict, "reason"))]
+        assert whole_or_nothing(judged) == judged
