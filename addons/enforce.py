@@ -17,7 +17,7 @@ from http import HTTPStatus
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from ..bindings.catalog import ACTION_TYPES, Catalog, Target
+from ..bindings.catalog import ACTION_TYPES, Catalog
 from ..bindings.classification import Classified, RequestFacts, Unclassifiable, classify, needs_body
 from ..bindings.model import Action, ActionType, BehaviorResult, Decision, Verdict
 from ..bindings.policy import Policy
@@ -97,9 +97,10 @@ class Enforce:
         exchange.query = query
         request.data.host, request.data.port = host, port
         drop_hop_by_hop(request.headers)
-        target = self._policy().catalog.find(request.scheme, host, port, path)
-        if needs_body(target, request.method):
-            return self._announced_too_large(flow, exchange, target)
+        policy = self._policy()
+        target = policy.catalog.find(*place(exchange))
+        if needs_body(target, request.method, policy.reads(agent, target, place(exchange))):
+            return self._announced_too_large(flow, exchange)
         return self._judge(flow, exchange, None)
 
     def request(self, flow: http.HTTPFlow) -> Hooked:
@@ -152,25 +153,27 @@ class Enforce:
         action = Classified(ActionType.HTTP_REQUEST, target, {"method": method_text(flow.request)}, None, False, None)
         return self._record(flow, exchange, [(action, Decision(Verdict.DENY, reason, (), f"{problem}"))])
 
-    def _announced_too_large(self, flow: http.HTTPFlow, exchange: Exchange, target: Target | None) -> Hooked:
+    def _announced_too_large(self, flow: http.HTTPFlow, exchange: Exchange) -> Hooked:
         length = flow.request.headers.get("content-length", "")
         if not length.isdecimal() or int(length) <= self._settings.judged_body_bytes:
             return None
-        assert target is not None
-        text = f"the body of {length} bytes exceeds {self._settings.judged_body_bytes}, and this target's must be read"
+        text = f"the body of {length} bytes exceeds {self._settings.judged_body_bytes}, and this one must be read"
         return self._refuse_name(flow, exchange, NameRefused("body_too_large", text))
 
     def _judge(self, flow: http.HTTPFlow, exchange: Exchange, body: bytes | None) -> Hooked:
         policy = self._policy()
         facts = facts_of(flow.request, exchange, body)
         try:
-            actions = classify(policy.catalog, facts)
+            target = policy.catalog.find(*place(exchange))
+            actions = classify(policy.catalog, facts, policy.reads(exchange.agent_id, target, place(exchange)))
         except Unclassifiable as e:
             return self._refuse_name(flow, exchange, NameRefused(e.reason, str(e)))
         exchange.classified = actions
         if exchange.delegated:
             exchange.salt = None
-        judged = [(a, policy.judge(Action(exchange.agent_id, a.type, a.target, a.parameters))) for a in actions]
+        judged = [
+            (a, policy.judge(Action(exchange.agent_id, a.type, a.target, a.parameters, a.content))) for a in actions
+        ]
         if body is not None:
             exchange.request_tally = Tally(exchange.salt)
             exchange.request_tally.update(body)
@@ -211,6 +214,7 @@ class Enforce:
         exchange.receipts = tuple(receipts)
         if len(receipts) < len(judged):
             problem = next(a for a in answers if not isinstance(a, Receipt))
+            self._not_sent(receipts)
             refuse(flow, exchange, unrecorded(self._settings.monitor_id, judged[0][0], problem))
             return
         refused = [
@@ -301,6 +305,11 @@ def authority_action(catalog: Catalog, host: str, port: int) -> Classified:
 def method_text(request: http.Request) -> str:
     """The method as an entry can hold it, whatever bytes it was."""
     return request.data.method[:32].decode("ascii", "backslashreplace")
+
+
+def place(exchange: Exchange) -> tuple[str, str, int, str]:
+    """Scheme, host, port and path of a request."""
+    return exchange.scheme, exchange.host, exchange.port, exchange.path
 
 
 def facts_of(request: http.Request, exchange: Exchange, body: bytes | None) -> RequestFacts:

@@ -16,6 +16,7 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 
 from ..bindings.catalog import Catalog, Target
 from ..bindings.classification import Classified, Unclassifiable, classify, needs_body
+from ..bindings.criterion import Reads
 from ..bindings.model import Action, ActionType, Decision, Verdict
 from ..bindings.policy import Policy
 from ..evidence.admission import examine
@@ -24,7 +25,7 @@ from ..evidence.entry import Receipt, Tokens
 from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.names import parse_authority, parse_origin_form, url_text
 from . import delegate
-from .enforce import Settings, draft, drop_hop_by_hop, facts_of, method_text, permit, refusal, refuse, unrecorded
+from .enforce import Settings, draft, drop_hop_by_hop, facts_of, method_text, permit, place, refusal, refuse, unrecorded
 from .exchange import Control, Exchange, Problem, Tally, attach, exchange_of, problem_of
 from .guard import NameRefused, check_head
 from .identify import Identify
@@ -86,7 +87,7 @@ class Ingress:
         except (NameRefused, FormatError) as e:
             return self._refuse(flow, exchange, getattr(e, "reason", "doubtful_name"), str(e))
         drop_hop_by_hop(flow.request.headers)
-        if not needs_body(self._catalog.targets[0], flow.request.method):
+        if not needs_body(self._catalog.targets[0], flow.request.method, self._reads(exchange)):
             return self._judge(flow, exchange, None)
         length = flow.request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._settings.judged_body_bytes:
@@ -130,7 +131,7 @@ class Ingress:
 
     def _judge(self, flow: http.HTTPFlow, exchange: Exchange, body: bytes | None) -> Hooked:
         try:
-            actions = classify(self._catalog, facts_of(flow.request, exchange, body))
+            actions = classify(self._catalog, facts_of(flow.request, exchange, body), self._reads(exchange))
         except Unclassifiable as e:
             return self._refuse(flow, exchange, e.reason, str(e))
         if len(actions) > 1:
@@ -145,10 +146,15 @@ class Ingress:
         if body is not None:
             exchange.request_tally = Tally(exchange.salt)
             exchange.request_tally.update(body)
-        decision = self._policy().judge(Action(exchange.agent_id, action.type, action.target, action.parameters))
+        decision = self._policy().judge(
+            Action(exchange.agent_id, action.type, action.target, action.parameters, action.content)
+        )
         if exchange.delegated and decision.allowed:
             return self._admit(flow, exchange, action, decision)
         return self._record(flow, exchange, action, decision)
+
+    def _reads(self, exchange: Exchange) -> Reads:
+        return self._policy().reads(exchange.agent_id, self._catalog.targets[0], place(exchange))
 
     def _admit(
         self, flow: http.HTTPFlow, exchange: Exchange, action: Classified, decision: Decision

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..formats.names import url_text
 from .catalog import ACTION_TYPES, Catalog, Target
 from .criteria import compile_criteria
 from .criterion import Reads, Stateless
@@ -89,13 +90,20 @@ class Policy:
                 return _unsatisfied(rules, action)
         return rules.satisfied
 
-    def reads(self, agent_id: str, target: Target | None) -> Reads:
-        """What must be known of this agent's request to `target` (None: not in the catalog) before it can be judged."""
+    def reads(self, agent_id: str, target: Target | None, url: tuple[str, str, int, str]) -> Reads:
+        """What must be known of this agent's request before it can be judged.
+
+        `target` is the catalog's (None: not in it), `url` are scheme, host, port and path.
+        """
         by_type = self._rules(agent_id)
-        types = {ActionType.HTTP_REQUEST} if target is None else {ACTION_TYPES[target.kind]}
-        if target is not None and target.protocol == "a2a":
-            types.add(ActionType.HTTP_REQUEST)
-        return _most(by_type[type_].reads for type_ in types if type_ in by_type)
+        found: Reads = "target"
+        for type_ in _types(target):
+            rules = by_type.get(type_)
+            if rules is not None and rules.reads != "target":
+                found = _most(
+                    (found, *(r.compiled.reads for r in rules.rules if r.compiled and _about(r, target, url)))
+                )
+        return found
 
     def judge_authority(self, agent_id: str, host: str, port: int) -> Decision | None:
         """Can the host alone decide (at CONNECT)? None: no, some action there may be allowed. Else the denial.
@@ -176,6 +184,21 @@ def _rules(type_: ActionType, rules: tuple[_Rule, ...]) -> _Rules:
     some_targets = any(rule.targets is not None for rule in rules)
     reads = _most(rule.compiled.reads for rule in rules if rule.compiled is not None)
     return _Rules(rules, satisfied, hint_for(type_), some_targets, reads)
+
+
+def _types(target: Target | None) -> tuple[ActionType, ...]:
+    """What a request to a target of the catalog may be."""
+    if target is None:
+        return (ActionType.HTTP_REQUEST,)
+    own = ACTION_TYPES[target.kind]
+    return (own, ActionType.HTTP_REQUEST) if target.protocol == "a2a" else (own,)
+
+
+def _about(rule: _Rule, target: Target | None, url: tuple[str, str, int, str]) -> bool:
+    """May the rule observe an action of a request to this target?"""
+    if rule.targets is None:
+        return True
+    return rule.targets.matches(url_text(*url)) or (target is not None and rule.targets.may_match_urn(target.urn))
 
 
 def _most(reads: Iterable[Reads]) -> Reads:

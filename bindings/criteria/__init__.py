@@ -10,15 +10,21 @@ from ..criterion import Compiled, Criterion
 from .allowlist import Allowlist
 from .budget import Budget
 from .denylist import Denylist
+from .pattern import Pattern
 from .rate import Rate
+from .schema import Schema
 from .sequence import Sequence
+from .time import Time
 
 CRITERIA: Mapping[str, Criterion] = {
     "allowlist": Allowlist(),
     "budget": Budget(),
     "denylist": Denylist(),
+    "pattern": Pattern(),
     "rate": Rate(),
+    "schema": Schema(),
     "sequence": Sequence(),
+    "time": Time(),
 }
 
 

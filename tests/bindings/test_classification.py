@@ -13,6 +13,7 @@ from lictor.bindings.classification import (
     find_target,
     needs_body,
 )
+from lictor.bindings.criterion import Reads
 from lictor.bindings.model import ActionType
 
 MCP = Target("urn:example:tool:calc", "tool", ("https://t.example/mcp",), "mcp")
@@ -322,3 +323,74 @@ def test_an_encoded_slash_must_not_decide_the_target() -> None:
     found = find_target(catalog, request("t.example/@types%2Fnode", method="GET"))
     assert found is not None
     assert found.urn == "urn:example:all"
+
+
+def content(facts: RequestFacts, reads: Reads = "body") -> dict[str, Any] | None:
+    (action,) = classify(CATALOG, facts, reads)
+    return action.content
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (mcp(rpc("tools/call", name="add", arguments={"a": 1})), {"method": "POST", "arguments": {"a": 1}}),
+        (mcp(rpc("tools/call", name="add")), {"method": "POST"}),
+        (mcp(rpc("resources/read", uri="x:y")), {"method": "POST", "params": {"uri": "x:y"}}),
+        (request("b.example/", rpc("message/send", a=1)), {"method": "POST", "params": {"a": 1}}),
+        (request("b.example/v1/message:send", {"a": 1}), {"method": "POST", "body": {"a": 1}}),
+        (request("t.example/plain", [1, None]), {"method": "POST", "body": [1, None]}),
+        (request("t.example/plain", b"", method="GET"), {"method": "GET"}),
+        (request("elsewhere.example/", {"a": 1}, method="PUT"), {"method": "PUT", "body": {"a": 1}}),
+    ],
+)
+def test_content_is_what_the_action_carries(facts: RequestFacts, expected: dict[str, Any]) -> None:
+    assert content(facts) == expected
+    assert content(facts, "target") is None
+    assert "arguments" not in one(facts).parameters
+
+
+def test_each_member_of_a_batch_has_its_own_content() -> None:
+    batch = [rpc("tools/call", name="add", arguments={"a": n}) for n in range(3)]
+    actions = classify(CATALOG, mcp(batch), "body")
+    assert [a.content for a in actions] == [{"method": "POST", "arguments": {"a": n}} for n in range(3)]
+
+
+def asking(query: str) -> RequestFacts:
+    return RequestFacts("GET", "https", "d.example", 443, "/v1/a", query)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", {}),
+        ("a=1", {"query": {"a": "1"}}),
+        ("a=1&a=2&b&=x&&a=3", {"query": {"a": ["1", "2", "3"], "b": "", "": "x"}}),
+        ("a=%C3%A4+b%2B%26", {"query": {"a": "ä b+&"}}),
+        ("a=b=c", {"query": {"a": "b=c"}}),
+        ("%61=1&a=2", {"query": {"a": ["1", "2"]}}),
+    ],
+)
+def test_the_query_is_taken_apart_without_the_body(query: str, expected: dict[str, Any]) -> None:
+    assert content(asking(query), "query") == {"method": "GET", **expected}
+
+
+@pytest.mark.parametrize("query", ["a=1;b=2", "a=%", "a=%4", "a=%zz", "%=1", "a=%ff", "a=%ed%a0%80", "&" * 1000])
+def test_a_query_that_servers_take_apart_differently_is_refused_where_it_is_judged(query: str) -> None:
+    with pytest.raises(Unclassifiable) as error:
+        content(asking(query), "query")
+    assert error.value.reason == "ambiguous_query"
+    assert content(asking(query), "target") is None
+
+
+def test_a_body_that_is_judged_must_be_json_and_must_be_there() -> None:
+    for body in (b"a=1", b'{"a": 1, "a": 2}', b"\xff"):
+        with pytest.raises(Unclassifiable) as error:
+            content(request("t.example/plain", body))
+        assert error.value.reason == "unparsable_body"
+        assert content(request("t.example/plain", body), "query") == {"method": "POST"}
+    with pytest.raises(Unclassifiable) as error:
+        content(request("t.example/plain"))
+    assert error.value.reason == "body_not_read"
+    assert needs_body(TOOL, "POST", "body")
+    assert needs_body(None, "GET", "body")
+    assert not needs_body(TOOL, "POST", "query")

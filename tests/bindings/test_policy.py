@@ -216,3 +216,56 @@ def test_audit_lets_pass_and_says_so() -> None:
     assert judged(policy, "tool_call", MCP.urn) == ("deny", "default_deny", [])
     both = Policy([watching, binding("q", behavior("no", ["http_request"], []))], CATALOG)
     assert judged(both, "http_request", "https://w.example/")[:2] == ("deny", "not_in_allowlist")
+
+
+def asking(name: str, type_: str, criteria: dict[str, Any], **more: Any) -> Behavior:
+    return Behavior(name, "", frozenset((ActionType(type_),)), criteria, **more)
+
+
+QUERY = {"type": "pattern", "parameters": {"/query/q": "x"}}
+BODY = {"type": "schema", "schema": True}
+SITE = ("https", "w.example", 443, "/a")
+
+
+def test_only_what_a_behavior_asks_for_is_read() -> None:
+    policy = Policy(
+        [
+            binding("p", TOOLS, DATA, WEB),
+            binding("q", asking("b", "tool_call", BODY), asking("q", "http_request", QUERY), subjects=(BOB,)),
+        ],
+        CATALOG,
+    )
+    tool, rows = ("https", "t.example", 443, "/mcp"), ("https", "d.example", 443, "/x")
+    assert [policy.reads(ALICE, *of) for of in ((MCP, tool), (ROWS, rows), (None, SITE))] == ["target"] * 3
+    assert [policy.reads(BOB, *of) for of in ((MCP, tool), (ROWS, rows), (None, SITE))] == ["body", "target", "query"]
+
+
+def test_a_behavior_of_some_targets_asks_for_these_only() -> None:
+    fragment = asking("b", "tool_call", BODY, targets=(MCP.urn + "#tools/rm",))
+    site = asking("s", "http_request", BODY, targets=("https://w.example/a",))
+    policy = Policy([binding("p", fragment, site)], CATALOG)
+    assert policy.reads(ALICE, MCP, ("https", "t.example", 443, "/mcp")) == "body"
+    other = Target("urn:example:tool:other", "tool", ("https://o.example/",))
+    assert policy.reads(ALICE, other, ("https", "o.example", 443, "/")) == "target"
+    assert policy.reads(ALICE, None, SITE) == "body"
+    assert policy.reads(ALICE, None, ("https", "w.example", 443, "/b")) == "target"
+
+
+def test_content_is_judged() -> None:
+    policy = Policy([binding("p", asking("q", "tool_call", QUERY))], CATALOG)
+    good = Action(ALICE, ActionType.TOOL_CALL, MCP.urn, {}, {"query": {"q": "x"}})
+    assert policy.judge(good).allowed
+    decision = policy.judge(dataclasses.replace(good, content={"query": {"q": "y"}}))
+    assert (decision.reason, decision.blamed) == ("pattern_mismatch", decision.behaviors[0])
+    assert policy.judge(dataclasses.replace(good, content=None)).reason == "parameter_missing"
+
+
+def test_behaviors_with_a_memory_are_left_to_it() -> None:
+    limited = asking("r", "tool_call", {"type": "rate", "limit": 1, "period_s": 1})
+    policy = Policy([binding("p", limited)], CATALOG)
+    assert judged(policy, "tool_call", MCP.urn) == ("allow", "allowed", [])
+    assert policy.judge_authority(ALICE, "t.example", 443) is None
+    assert judged(policy, "http_request", "https://w.example/") == ("deny", "default_deny", [])
+    both = Policy([binding("p", limited, TOOLS)], CATALOG)
+    assert judged(both, "tool_call", MCP.urn) == ("allow", "allowed", [("tools", "pass")])
+    assert judged(both, "tool_call", "urn:x:y") == ("deny", "not_in_allowlist", [("tools", "fail")])

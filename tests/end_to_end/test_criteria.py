@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +11,7 @@ from end_to_end.wire import Answer, Wire
 from end_to_end.world import Monitor, Outside, Server, binding, target, until
 
 from lictor.cli.init import write_binding
+from lictor.formats import base64url
 
 LIMIT, CLIENTS, EACH = 25, 40, 3
 
@@ -76,3 +78,71 @@ def rewrite(monitor: Monitor, document: dict[str, Any]) -> None:
     said = len(monitor.output())
     write_binding(monitor.path / "bindings" / "main.json", document, monitor.domain)
     until(lambda: "bindings in force" in monitor.output()[said:], what="the reload")
+
+
+def test_parameters_are_judged_where_a_behavior_asks_and_never_kept(
+    make_monitor: Callable[..., Monitor], outside: Outside, server: Server
+) -> None:
+    document = binding(data_source_access=[ROWS, "urn:example:ds:free"])
+    document["expected_behaviors"] += [
+        {
+            "behavior_id": "bhv-table",
+            "observable_actions": ["data_source_access"],
+            "targets": [ROWS],
+            "compliance_criteria": {"type": "pattern", "parameters": {"/query/table": "public_[a-z]+"}},
+        },
+        {
+            "behavior_id": "bhv-body",
+            "observable_actions": ["data_source_access"],
+            "targets": [ROWS],
+            "compliance_criteria": {
+                "type": "schema",
+                "schema": {"properties": {"body": {"type": "object", "properties": {"limit": {"maximum": 10}}}}},
+            },
+        },
+    ]
+    targets = target(ROWS, "data_source", f"https://localhost:{server.port}/rows") + target(
+        "urn:example:ds:free", "data_source", f"https://localhost:{server.port}/free"
+    )
+    more = f'[interception]\nupstream_ca = "{outside.ca}"\n'
+    monitor = make_monitor("parameters", {"main": document}, targets=targets, more=more)
+
+    def post(path: str, body: bytes, *headers: str) -> tuple[int, str]:
+        with Wire(monitor) as wire:
+            answer = wire.tunnel(f"localhost:{server.port}").request("POST", path, *headers, body=body)
+        return answer.status, answer.json().get("reason", "")
+
+    assert post("/rows?table=public_x", b'{"limit": 3, "secret": "hunter2"}') == (200, "")
+    assert post("/rows?table=public_x", b"") == (200, "")
+    assert post("/rows?table=private_x", b'{"limit": 3}') == (403, "pattern_mismatch")
+    assert post("/rows?table=public_x&table=private_x", b"") == (403, "pattern_mismatch")
+    assert post("/rows?table=public_x;table=private_x", b"") == (400, "ambiguous_query")
+    assert post("/rows", b'{"limit": 3}') == (403, "parameter_missing")
+    assert post("/rows?table=public_x", b'{"limit": 11}') == (403, "schema_violated")
+    assert post("/rows?table=public_x", b'{"limit": 11, "limit": 1}') == (400, "unparsable_body")
+    assert post("/rows?table=public_x", b"limit=11") == (400, "unparsable_body")
+    assert post("/rows?table=public_x", b"\x1f\x8b", "Content-Encoding: gzip") == (400, "encoded_body")
+    assert post("/free?table=private_x", b"limit=11") == (200, "")
+    assert [path for _, path, _, _ in server.requests] == [
+        "/rows?table=public_x",
+        "/rows?table=public_x",
+        "/free?table=private_x",
+    ]
+    assert server.requests[0][3] == b'{"limit": 3, "secret": "hunter2"}'
+    assert "hunter2" not in str(monitor.entries())
+    assert "public_x" not in str(monitor.entries())
+
+
+def test_audit_lets_pass_what_it_reports(
+    make_monitor: Callable[..., Monitor], outside: Outside, server: Server
+) -> None:
+    document = {**binding(data_source_access=[]), "mode": "audit"}
+    targets = target(ROWS, "data_source", f"https://localhost:{server.port}/**")
+    more = f'[interception]\nupstream_ca = "{outside.ca}"\n'
+    monitor = make_monitor("audit", {"main": document}, targets=targets, more=more)
+    assert get(monitor, server, "/x").status == 200
+    entry = monitor.entries()[0]
+    assert (entry["decision"], entry["reason"]) == ("flag", "audit:not_in_allowlist")
+    monitor.stop()
+    (first, *_) = [json.loads(base64url.decode(token.split(".")[1])) for token in monitor.tokens("bets")]
+    assert (first["bhv_result"], first["bhv_details"][0]["violations"]) == ("fail", 1)
