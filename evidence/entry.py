@@ -18,7 +18,8 @@ OUTCOME_REPEATS = ("agent_id", "action_type", "action_target", "wid", "node")
 """What an outcome entry repeats of the action's."""
 RETENTION = "log_retention"
 KEY_ROTATION = "key_rotation"
-OWN_TYPES = frozenset((RETENTION, KEY_ROTATION))
+DURABILITY = "log_durability"
+OWN_TYPES = frozenset((RETENTION, KEY_ROTATION, DURABILITY))
 """Action types of entries that a monitor makes about itself."""
 
 

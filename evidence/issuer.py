@@ -117,6 +117,7 @@ class Issuer:
         optional = {
             "default_denied": window.default_denied,
             "unjudged": window.unjudged,
+            "durability": "os" if self._ledger.durability == "os" else None,
             "details_omitted": omitted,
         }
         ext |= {name: value for name, value in optional.items() if value}

@@ -27,6 +27,7 @@ from .store import (
     DisclosureRow,
     DocumentKind,
     DocumentRow,
+    Durability,
     Head,
     NodeRow,
     Stamped,
@@ -79,6 +80,11 @@ class Ledger:
         ledger = cls(store, checkpoints, tree, clock)
         ledger._write(Batch(), tree.size, tree.edge(), clock)
         return ledger
+
+    @property
+    def durability(self) -> Durability:
+        """What `commit` waits for."""
+        return self._store.durability
 
     @property
     def size(self) -> int:

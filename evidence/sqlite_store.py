@@ -1,4 +1,4 @@
-"""The store in one SQLite file: WAL, synchronous=FULL, one writer, any number of readers beside it."""
+"""The store in one SQLite file: WAL, by default synchronous=FULL, one writer, any number of readers beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from ..formats.errors import LedgerError, UsageError
-from .store import Batch, BetRow, CheckpointRow, DocumentKind, DocumentRow, Head, NodeRow, SubtreeRow, WindowRow
+from .store import (
+    Batch,
+    BetRow,
+    CheckpointRow,
+    DocumentKind,
+    DocumentRow,
+    Durability,
+    Head,
+    NodeRow,
+    SubtreeRow,
+    WindowRow,
+)
 
 FORMAT = "lictor-ledger/3"
 _SCHEMA = """
@@ -40,6 +51,8 @@ CREATE TABLE head (
 _MORE_COSIGNATURES = """ON CONFLICT (size) DO UPDATE SET note = excluded.note, cosignatures = excluded.cosignatures
                         WHERE excluded.cosignatures > cosignatures"""
 _WAL_PAGES = 4000
+_SYNCHRONOUS: dict[Durability, str] = {"commit": "FULL", "os": "NORMAL"}
+"""With NORMAL a power cut may take the last batches, never half of one, and never what comes before them."""
 
 
 class SqliteReader:
@@ -147,13 +160,14 @@ class SqliteReader:
 class SqliteStore(SqliteReader):
     """The writer. It reads through a connection of its own, so it never sees what is not committed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, durability: Durability = "commit") -> None:
         """Open or make the ledger at `path`. Raises UsageError if another process writes it or it cannot be made."""
+        self._durability: Durability = durability
         self._lock = _lock(path)
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             os.chmod(path, 0o600)
-            self._writer = _open_writer(path)
+            self._writer = _open_writer(path, durability)
             _sync_directory(path.parent)
             super().__init__(path)
         except OSError as e:
@@ -166,6 +180,10 @@ class SqliteStore(SqliteReader):
             self._writer.close()
             os.close(self._lock)
             raise
+
+    @property
+    def durability(self) -> Durability:
+        return self._durability
 
     def append(self, batch: Batch) -> None:
         """One transaction. Raises LedgerError; the connection is then of no more use."""
@@ -241,13 +259,13 @@ def _connect(uri: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
 
 
-def _open_writer(path: Path) -> sqlite3.Connection:
+def _open_writer(path: Path, durability: Durability) -> sqlite3.Connection:
     db = _connect(f"{path.resolve().as_uri()}?mode=rw")
     try:
         mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         if mode != "wal":
             raise sqlite3.OperationalError(f"this file system has no write-ahead log (journal mode {mode})")
-        db.execute("PRAGMA synchronous=FULL")
+        db.execute(f"PRAGMA synchronous={_SYNCHRONOUS[durability]}")
         db.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
         if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             insert = f"INSERT INTO meta VALUES ('format', '{FORMAT}');"  # noqa: S608

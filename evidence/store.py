@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 DocumentKind = Literal["key", "binding"]
+Durability = Literal["commit", "os"]
+"""When a batch counts as written: once it is on the disk, or once the operating system has it."""
 MAX_ENTRY = 1 << 20
 """Octets of the largest entry that a log takes."""
 
@@ -173,6 +175,10 @@ class Reader(Protocol):
 
 class Store(Reader, Protocol):
     """A reader that also writes. Only one can be open on a log (UsageError for the second)."""
+
+    @property
+    def durability(self) -> Durability:
+        """What `append` waits for."""
 
     def append(self, batch: Batch) -> None:
         """Write all of it durably or raise LedgerError; a failed batch leaves no trace."""

@@ -17,6 +17,7 @@ import jsonschema
 from ..bindings.catalog import Catalog, Target
 from ..certs.domain import TrustDomain
 from ..evidence.cosignature import CheckpointPolicy, Witness
+from ..evidence.store import Durability
 from ..formats.errors import FormatError, UsageError
 from ..formats.spiffe import SpiffeId
 
@@ -82,9 +83,10 @@ class BindingSettings:
 
 @dataclass(frozen=True, slots=True)
 class LedgerSettings:
-    """`path` of the SQLite file."""
+    """`path` of the SQLite file, and what a receipt waits for: the disk, or the operating system."""
 
     path: Path
+    durability: Durability
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +255,7 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
             signers=tuple(base / p for p in bindings.get("signers", [str(trust / "operator.jwk")])),
             allow_unsigned=bindings.get("allow_unsigned", False),
         ),
-        ledger=LedgerSettings(base / document["ledger"]["path"]),
+        ledger=LedgerSettings(base / document["ledger"]["path"], document["ledger"].get("durability", "commit")),
         evidence=EvidenceSettings(
             interval_s=float(evidence.get("interval_s", 60)),
             jitter=float(evidence.get("jitter", 0.2)),

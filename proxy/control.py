@@ -19,6 +19,7 @@ from typing import Any
 
 from ..certs.domain import TrustDomain
 from ..certs.evidence_keys import evidence_jwk
+from ..evidence import durability
 from ..evidence.demand import Demands
 from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
 from ..evidence.issuer import Issuer
@@ -118,11 +119,12 @@ class ControlProcess:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as e:
             raise UsageError(f"ledger.path: the directory {folder} cannot be made: {e.strerror}") from None
-        store = self._store = SqliteStore(config.ledger.path)
+        store = self._store = SqliteStore(config.ledger.path, config.ledger.durability)
         self._salt = log_salt(store)
         ledger = Ledger.open(store, f"{config.monitor.trust_domain}/monitor/{config.monitor.name}", signer)
         jwk = evidence_jwk((config.monitor_dir / "evidence.pem").read_bytes())
         ledger.put_document("key", signer.kid, jwk)
+        durability.announce(ledger, store, config.monitor.spiffe_id)
         self._keep_bindings(ledger)
         return ledger
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from end_to_end.world import Monitor, Server, target
 
 def lictor(monitor: Monitor, *args: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lictor", *map(str, args), "-c", str(monitor.config)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    wide = {**os.environ, "COLUMNS": "150"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=wide)
 
 
 @pytest.fixture
