@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
+import math
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +21,10 @@ from ..certs.domain import TrustDomain
 from ..evidence.cosignature import CheckpointPolicy, Witness
 from ..evidence.store import Durability
 from ..formats.errors import FormatError, UsageError
+from ..formats.names import host_text, parse_url
 from ..formats.spiffe import SpiffeId
+
+_EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +184,7 @@ def load(path: Path) -> Config:
         raise UsageError(f"{path} cannot be read: {e.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise UsageError(f"{path} is not TOML: {e}") from None
-    problems = list(_problems(document))
+    problems = [*_not_finite(document), *_problems(document)]
     if problems:
         raise UsageError(f"{path}: " + "; ".join(problems))
     return _build(path.absolute(), document)
@@ -197,6 +202,15 @@ def _problems(document: dict[str, Any]) -> Iterator[str]:
             yield "interception.verify_upstream cannot be switched off: upstream TLS is always verified"
         else:
             yield f"{where or 'the file'}: {error.message}"
+
+
+def _not_finite(value: Any, where: str = "") -> Iterator[str]:
+    """TOML has nan and inf, which no comparison of a schema catches."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where}: {value} is not a finite number"
+    elif isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _not_finite(inner, f"{where}.{name}" if where else f"{name}")
 
 
 def _where(path: Any) -> str:
@@ -236,20 +250,16 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
         raise UsageError(f"{path}: listen.ingress and the section [ingress] go together; one of them is missing")
     bindings, evidence, limits = document["bindings"], document.get("evidence", {}), document.get("limits", {})
     upstream_ca = document.get("interception", {}).get("upstream_ca")
+    if upstream_ca is not None and not (base / upstream_ca).is_file():
+        raise UsageError(f"interception.upstream_ca: there is no file {base / upstream_ca}")
     return Config(
         path=path,
         monitor=monitor,
-        listen=Listen(
-            egress=_address(listen["egress"], "listen.egress"),
-            ingress=_address(listen["ingress"], "listen.ingress") if "ingress" in listen else None,
-            api=_address(listen["api"], "listen.api") if "api" in listen else None,
-        ),
-        ingress=Ingress(_spiffe(ingress["agent"], "ingress.agent"), ingress["urn"], ingress["upstream"].rstrip("/"))
-        if ingress
-        else None,
+        listen=_listen(listen),
+        ingress=_ingress(ingress) if ingress else None,
         identity=Identity(trust),
         interception=Interception(base / upstream_ca if upstream_ca else None),
-        targets=tuple(_target(base, i, t) for i, t in enumerate(document.get("target", []))),
+        targets=_targets(base, document.get("target", [])),
         bindings=BindingSettings(
             directory=base / bindings["directory"],
             signers=tuple(base / p for p in bindings.get("signers", [str(trust / "operator.jwk")])),
@@ -270,6 +280,41 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
             shutdown_s=float(limits.get("shutdown_s", 5)),
         ),
     )
+
+
+def _listen(table: dict[str, str]) -> Listen:
+    found = {name: _address(text, f"listen.{name}") for name, text in table.items()}
+    # Workers share their ports, so one port for two listeners would not fail: it would serve each of them now and then.
+    for (name, (host, port)), (other, (other_host, other_port)) in itertools.combinations(found.items(), 2):
+        if port == other_port and (host == other_host or {host, other_host} & _EVERYWHERE):
+            raise UsageError(f"listen.{name} and listen.{other} are both on port {port}: give each a port of its own")
+    return Listen(found["egress"], found.get("ingress"), found.get("api"))
+
+
+def _ingress(table: dict[str, str]) -> Ingress:
+    try:
+        upstream = parse_url(table["upstream"])
+    except FormatError as e:
+        raise UsageError(f"ingress.upstream: {e}") from None
+    return Ingress(
+        _spiffe(table["agent"], "ingress.agent"), table["urn"], f"http://{host_text(upstream.host)}:{upstream.port}"
+    )
+
+
+def _targets(base: Path, tables: list[dict[str, Any]]) -> tuple[Target, ...]:
+    """The targets. One connection has one identity, so all that share an authority must name the same files."""
+    targets = tuple(_target(base, i, t) for i, t in enumerate(tables))
+    seen: dict[str, tuple[int, object]] = {}
+    for index, target in enumerate(targets):
+        identity = (target.ca, target.client_cert, target.client_key, target.agent_id is not None)
+        for authority in {pattern.split("/")[2] for pattern in target.match if pattern.count("/") > 2}:
+            other, named = seen.setdefault(authority, (index, identity))
+            if named != identity:
+                raise UsageError(
+                    f"target[{other}] and target[{index}] on {authority} differ in ca, client_cert, client_key or "
+                    "agent; one connection has one identity, so they must be the same"
+                )
+    return targets
 
 
 def _witnessing(base: Path, document: dict[str, Any]) -> Witnessing:

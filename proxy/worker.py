@@ -151,7 +151,7 @@ def _fixed_upstreams(config: Config) -> frozenset[tuple[str, int]]:
     if config.ingress is None:
         return frozenset()
     host, _, port = config.ingress.upstream.removeprefix("http://").rpartition(":")
-    return frozenset({(host, int(port))})
+    return frozenset({(host.strip("[]"), int(port))})
 
 
 def _upstream(config: Config) -> UpstreamLookup:
