@@ -84,11 +84,8 @@ class Policy:
             observing = tuple(r for r in rules.rules if r.targets is None or r.targets.matches(action.target))
             if not observing:
                 return default_deny(action.type)
-            rules = _rules(action.type, observing)
-        for rule in rules.rules:
-            if rule.compiled is not None and not rule.compiled.judge(action).ok:
-                return _unsatisfied(rules, action)
-        return rules.satisfied
+            return _decide(observing, None, rules.hint, action)
+        return _decide(rules.rules, rules.satisfied, rules.hint, action)
 
     def reads(self, agent_id: str, target: Target | None, url: tuple[str, str, int, str]) -> Reads:
         """What must be known of this agent's request before it can be judged.
@@ -179,11 +176,22 @@ def _rule(binding: Binding, behavior: Behavior) -> _Rule:
 
 
 def _rules(type_: ActionType, rules: tuple[_Rule, ...]) -> _Rules:
-    judging = [rule for rule in rules if rule.compiled is not None]
-    satisfied = Decision(Verdict.ALLOW, "allowed", tuple(rule.passed for rule in judging))
     some_targets = any(rule.targets is not None for rule in rules)
     reads = _most(rule.compiled.reads for rule in rules if rule.compiled is not None)
-    return _Rules(rules, satisfied, hint_for(type_), some_targets, reads)
+    return _Rules(rules, _satisfied(rules), hint_for(type_), some_targets, reads)
+
+
+def _satisfied(rules: tuple[_Rule, ...]) -> Decision:
+    passed = tuple(rule.passed for rule in rules if rule.compiled is not None)
+    return Decision(Verdict.ALLOW, "allowed", passed)
+
+
+def _decide(rules: tuple[_Rule, ...], satisfied: Decision | None, hint: str, action: Action) -> Decision:
+    """Judge by all of `rules`; `satisfied` is the decision if every one is, where that was made beforehand."""
+    for rule in rules:
+        if rule.compiled is not None and not rule.compiled.judge(action).ok:
+            return _unsatisfied(rules, hint, action)
+    return satisfied or _satisfied(rules)
 
 
 def _types(target: Target | None) -> tuple[ActionType, ...]:
@@ -212,11 +220,11 @@ def _closes(rule: _Rule, host: str, port: int, targets: tuple[Target, ...]) -> b
     return not rule.compiled.may_allow_authority(host, port, targets)
 
 
-def _unsatisfied(rules: _Rules, action: Action) -> Decision:
+def _unsatisfied(rules: tuple[_Rule, ...], usual_hint: str, action: Action) -> Decision:
     """The decision when at least one rule fails: deny if one of those denies, else flag."""
     verdict, reason, hint, blamed = Verdict.FLAG, "", "", None
     results = []
-    for rule in rules.rules:
+    for rule in rules:
         if rule.compiled is None:
             continue
         outcome = rule.compiled.judge(action)
@@ -224,6 +232,6 @@ def _unsatisfied(rules: _Rules, action: Action) -> Decision:
         if outcome.ok:
             continue
         if rule.denies and verdict is not Verdict.DENY:
-            verdict, reason, hint, blamed = Verdict.DENY, outcome.reason, outcome.hint or rules.hint, rule.failed
+            verdict, reason, hint, blamed = Verdict.DENY, outcome.reason, outcome.hint or usual_hint, rule.failed
         reason = reason or rule.prefix + outcome.reason
     return Decision(verdict, reason, tuple(results), hint, blamed)
