@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from mitmproxy import connection, flow, http, version
-from mitmproxy.proxy import commands, context, events, layer, tunnel
+from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.http import (
     DropStream,
@@ -125,17 +125,6 @@ def http_layer_event_to_child(self: HttpLayer, child: layer.Layer, event: events
                 if kind is commands.OpenConnection:
                     self.connections[command.connection] = child
                 yield command
-
-
-def tunnel_event_to_child(self: tunnel.TunnelLayer, event: events.Event) -> Commands:
-    if self.tunnel_state is tunnel.TunnelState.ESTABLISHING and not self.command_to_reply_to:
-        self._event_queue.append(event)
-        return
-    for command in self.child_layer.handle_event(event):
-        if isinstance(command, commands.ConnectionCommand) and command.connection is self.conn:
-            yield from self._handle_command(command)
-        else:
-            yield command
 
 
 # TLS: no exception to learn that there is nothing more, one record for all that an event makes us send
@@ -277,14 +266,6 @@ PATCHES = (
         HttpLayer.event_to_child,
         "1095f6e1581d1780",
         "the frequent commands are looked for first",
-    ),
-    Patch(
-        tunnel.TunnelLayer,
-        "event_to_child",
-        tunnel_event_to_child,
-        tunnel.TunnelLayer.event_to_child,
-        "119a33642637d420",
-        "commands for other connections pass without a generator round them",
     ),
     Patch(
         tls.TLSLayer,
