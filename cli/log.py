@@ -25,7 +25,7 @@ from ..proxy.config import load
 from ..verifier.log import verify_log
 from ..verifier.report import LogReport
 from . import log_disclose, log_prove
-from .log_options import find_ledger, ledger_option
+from .log_options import find_ledger, ledger_option, policy_options, read_policy
 from .log_view import entry_table, entry_text, report_table
 from .output import console, errors, json_option, print_json
 
@@ -147,16 +147,28 @@ def follow(reader: SqliteReader, wanted: Filter) -> Iterator[dict[str, Any]]:
 @click.option(
     "--trust", metavar="CA.PEM", type=_FILE, help="The identity CA's certificate, the root of all trust here."
 )
+@policy_options
 @json_option
 @click.pass_context
 def verify(
-    ctx: click.Context, path: Path | None, config: Path, ledger: Path | None, trust: Path | None, as_json: bool
+    ctx: click.Context,
+    path: Path | None,
+    config: Path,
+    ledger: Path | None,
+    trust: Path | None,
+    witnesses: tuple[Path, ...],
+    quorum: int | None,
+    as_json: bool,
 ) -> None:
-    """Verify an evidence file, or the ledger itself. Exit 0 intact, 1 bad, 3 a prefix only or a gap."""
+    """Verify an evidence file, or the ledger itself. Exit 0 intact, 1 bad, 3 a prefix only or a gap.
+
+    With --witness every entry must be under a checkpoint that N of the witnesses cosigned, else it is a prefix only.
+    """
+    policy = read_policy(witnesses, quorum)
     log = path or find_ledger(config, ledger)
     ca = _ca(trust, config)
     with errors.status(Text(f"verifying {log}")):
-        report = verify_log(log, ca)
+        report = verify_log(log, ca, policy)
     if as_json:
         print_json({"ok": report.verdict == "intact", "file": str(log), **report.to_json()})
     else:

@@ -80,11 +80,17 @@ def report_table(report: LogReport) -> Table:
         + _more(report.bets_beyond, "reach beyond the end"),
         "ECTs": f"{report.ects} minted here"
         + _more(report.ects_foreign, "of other monitors (see lictor chain verify)"),
+        **_witnessed(report),
         "open": f"{report.uncovered} entries are under no BET of this file",
     }
     for name, value in rows.items():
         table.add_row(name, Text(value))
     return table
+
+
+def _witnessed(report: LogReport) -> dict[str, str]:
+    by = plain(", ".join(report.witnesses))
+    return {"witnessed": f"{report.witnessed} entries, by {by}"} if report.witnesses else {}
 
 
 def _more(count: int, what: str) -> str:

@@ -1,7 +1,7 @@
 """Evidence files: a log with all that an outsider needs to verify it, as JSON Lines.
 
 The first line is `{"lictor":"evidence/1","origin":…,"checkpoint":<signed note>,"first_seq":0,"count":N}`. Then come, in
-this order, `{"key":<JWK>}`, `{"binding":<document>}`, `{"ect":<token>}`, `{"bet":<token>}` and the entries
+this order, `{"key":<JWK>}`, `{"cosigned":<note>}`, `{"binding":<document>}`, `{"ect":<token>}`, `{"bet":<token>}` and the entries
 `{"entry":<canonical bytes verbatim>,"leaf":<base64url leaf hash>}`, each any number of times. The last line is
 `{"end":{"count":N,"checkpoint":<signed note>}}`. The leaf hash proves nothing by itself; it lets a verifier say which
 entry was altered. Every line ends with a line feed, so a file that was cut off shows it.
@@ -27,7 +27,7 @@ FORMAT = "evidence/1"
 MAX_LINE = 40 << 20
 """Octets of the longest line that is read: a binding has at most 32 MiB."""
 _ENTRY = re.compile(rb'\{"entry":(\{.*\}),"leaf":"([A-Za-z0-9_-]{43})"\}\n', re.ASCII)
-_ORDER = ("key", "binding", "ect", "bet", "entry", "end")
+_ORDER = ("key", "cosigned", "binding", "ect", "bet", "entry", "end")
 
 
 class Truncated(FormatError):
@@ -50,6 +50,13 @@ class Document:
 
     kind: Literal["key", "binding"]
     value: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CosignedLine:
+    """An earlier checkpoint, or the last, with signatures of witnesses; nothing of it verified."""
+
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ class End:
     checkpoint: str
 
 
-Record = Header | Document | TokenLine | EntryLine | End
+Record = Header | Document | CosignedLine | TokenLine | EntryLine | End
 
 
 def export_lines(reader: SqliteReader) -> Generator[bytes]:
@@ -87,9 +94,12 @@ def export_lines(reader: SqliteReader) -> Generator[bytes]:
             raise LedgerError(f"the ledger {reader.path} has no checkpoint yet")
         start = {"origin": origin, "checkpoint": head.checkpoint, "first_seq": 0, "count": head.size}
         yield canonical({"lictor": FORMAT, **start}) + b"\n"
-        for kind in ("key", "binding"):
-            for document in reader.documents(kind):
-                yield b'{"%s":%s}\n' % (kind.encode(), document.data)
+        for key in reader.documents("key"):
+            yield b'{"key":%s}\n' % key.data
+        for row in reader.cosigned():
+            yield canonical({"cosigned": row.note}) + b"\n"
+        for binding in reader.documents("binding"):
+            yield b'{"binding":%s}\n' % binding.data
         for node in reader.nodes():
             yield canonical({"ect": node.token}) + b"\n"
         for bet in reader.bets():
@@ -171,6 +181,8 @@ def read_records(lines: Iterable[bytes]) -> Iterator[tuple[int, Record]]:
 def _rank(record: Record) -> int:
     if isinstance(record, (Document, TokenLine)):
         return _ORDER.index(record.kind)
+    if isinstance(record, CosignedLine):
+        return _ORDER.index("cosigned")
     return _ORDER.index("end" if isinstance(record, End) else "entry")
 
 
@@ -184,6 +196,8 @@ def _record(line: bytes) -> Record:
     kind, member = next(iter(value.items()), ("", None))
     if len(value) != 1 or kind not in _ORDER or kind == "entry":
         raise FormatError(f"not one of {', '.join(_ORDER)}: {line[:60]!r}")
+    if kind == "cosigned" and isinstance(member, str):
+        return CosignedLine(member)
     if kind in ("ect", "bet") and isinstance(member, str):
         return TokenLine("ect" if kind == "ect" else "bet", member)
     if kind in ("key", "binding") and isinstance(member, dict):

@@ -17,7 +17,9 @@ import orjson
 from ..certs.evidence_keys import EvidenceKeys
 from ..evidence import ect
 from ..evidence.checkpoint import Checkpoint, Verifier, verify_checkpoint
+from ..evidence.cosignature import CheckpointPolicy
 from ..evidence.export import (
+    CosignedLine,
     Document,
     End,
     EntryLine,
@@ -36,17 +38,21 @@ from ..formats.canonical import canonical
 from ..formats.errors import FormatError, VerificationError
 from .report import Found, LogReport, Problem, Verdict
 from .window_check import WindowCheck
+from .witnessed import WitnessCheck
 
 _SQLITE = b"SQLite format 3\x00"
 
 
-def verify_log(path: Path, ca_pem: bytes) -> LogReport:
-    """Verify an evidence file or a ledger, which may be in use. Raises UsageError if it cannot be read at all."""
+def verify_log(path: Path, ca_pem: bytes, policy: CheckpointPolicy | None = None) -> LogReport:
+    """Verify an evidence file or a ledger, which may be in use. Raises UsageError if it cannot be read at all.
+
+    With a `policy` every entry must be under a checkpoint that satisfies it, or the log is a prefix only.
+    """
     if is_ledger(path):
         with closing(SqliteReader(path)) as reader, closing(export_lines(reader)) as exported:
-            return verify_lines(exported, ca_pem)
+            return verify_lines(exported, ca_pem, policy)
     with open_lines(path) as lines:
-        return verify_lines(lines, ca_pem)
+        return verify_lines(lines, ca_pem, policy)
 
 
 def is_ledger(path: Path) -> bool:
@@ -55,9 +61,9 @@ def is_ledger(path: Path) -> bool:
         return next(lines, b"").startswith(_SQLITE)
 
 
-def verify_lines(lines: Iterable[bytes], ca_pem: bytes) -> LogReport:
+def verify_lines(lines: Iterable[bytes], ca_pem: bytes, policy: CheckpointPolicy | None = None) -> LogReport:
     """Verify the lines of an evidence file. The report is never an exception, except for a CA that is none."""
-    check = _LogCheck(EvidenceKeys(ca_pem))
+    check = _LogCheck(EvidenceKeys(ca_pem), policy)
     try:
         for line, record in read_records(lines):
             try:
@@ -76,7 +82,7 @@ def verify_lines(lines: Iterable[bytes], ca_pem: bytes) -> LogReport:
 
 
 class _LogCheck:
-    def __init__(self, keys: EvidenceKeys) -> None:
+    def __init__(self, keys: EvidenceKeys, policy: CheckpointPolicy | None) -> None:
         self.tree = CompactTree()
         self.in_entries = False
         self._keys = keys
@@ -84,6 +90,7 @@ class _LogCheck:
         self._header = Header("", "", 0, 0)
         self._checkpoint: Checkpoint | None = None
         self._windows = WindowCheck("", self._keys.resolve)
+        self._witnesses = WitnessCheck(policy)
         self._time = 0.0
         self._proved = self._ects = self._foreign = self._beyond = 0
 
@@ -92,6 +99,8 @@ class _LogCheck:
         match record:
             case EntryLine():
                 self._entry(record)
+            case CosignedLine(note):
+                self._witnesses.add(note, self._header.origin, self._verifiers, self._header.count)
             case TokenLine("bet", token):
                 self._windows.add_bet(token, self._header.count)
             case TokenLine(_, token):
@@ -149,6 +158,7 @@ class _LogCheck:
             self._windows.entry(expected, entry["timestamp"], data, entry)
         except (KeyError, TypeError, AttributeError) as e:
             raise Found.bad("an entry lacks what entries have", "agent_id, behaviors, …", repr(e), expected) from None
+        self._witnesses.reached(self.tree)
         if self._windows.wants_root(self.tree.size):
             self._windows.root(self.tree.size, self.tree.root(), self._proved)
             self._proved = self.tree.size
@@ -182,6 +192,7 @@ class _LogCheck:
             what = f"one of the entries {self._proved} to {size - 1} is not what the signed checkpoint covers"
             raise Found.bad(what, f"root {signed.root.hex()}", self.tree.root().hex(), self._proved)
         self._proved = size
+        self._witnesses.finish(size)
 
     def prefix(self, how: str) -> LogReport:
         """The file was cut off: what is there is checked as far as it goes."""
@@ -207,6 +218,8 @@ class _LogCheck:
             ects_foreign=self._foreign,
             uncovered=self._windows.uncovered,
             problem=problem,
+            witnessed=self._witnesses.witnessed,
+            witnesses=self._witnesses.witnesses,
         )
 
 

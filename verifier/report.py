@@ -34,6 +34,7 @@ class LogReport:
     there. gap: something in the middle is not there. bad: something is not what was signed.
     `entries` were read and hold; `declared` is what the file's first line says. `proved` is how many of them a signed
     root covers: the checkpoint's, or in a prefix that of a BET. `uncovered` entries are under no BET of the file (yet).
+    `witnessed` entries are under a checkpoint that `witnesses` signed, as many as were asked for.
     """
 
     verdict: Verdict
@@ -48,6 +49,8 @@ class LogReport:
     ects_foreign: int
     uncovered: int
     problem: Problem | None
+    witnessed: int = 0
+    witnesses: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -151,7 +151,7 @@ def test_a_file_that_was_cut_off(lines: list[bytes], message: str) -> None:
         pytest.param([HEADER.replace(b'count":1', b'count":true')], "True is not a count", id="bool for a count"),
         pytest.param([HEADER.replace(b'"o"', b"1")], "1 is not text", id="origin not text"),
         pytest.param([HEADER, ENTRY, END, b"{}\n"], "line 4: something stands after the end line", id="after the end"),
-        pytest.param([HEADER, b'{"what":1}\n'], "line 2: not one of key, binding", id="unknown line"),
+        pytest.param([HEADER, b'{"what":1}\n'], "line 2: not one of key, cosigned, binding", id="unknown line"),
         pytest.param([HEADER, b'{"key":{},"ect":""}\n'], "not one of", id="two in one line"),
         pytest.param([HEADER, b'{"key":{},"key":{}}\n'], "stands twice", id="the same twice"),
         pytest.param([HEADER, b'{"key":"x"}\n'], "the value of 'key'", id="key not an object"),
