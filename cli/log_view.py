@@ -76,6 +76,7 @@ def report_table(report: LogReport) -> Table:
         "log": plain(report.origin) or "unknown",
         "entries": f"{report.entries} of {report.declared} read and in order; a signed root covers {report.proved}",
         "root": report.root,
+        **_erased(report),
         "BETs": f"{report.bets} signed, in sequence and computed again"
         + _more(report.bets_beyond, "reach beyond the end"),
         "ECTs": f"{report.ects} minted here"
@@ -91,6 +92,19 @@ def report_table(report: LogReport) -> Table:
 def _witnessed(report: LogReport) -> dict[str, str]:
     by = plain(", ".join(report.witnesses))
     return {"witnessed": f"{report.witnessed} entries, by {by}"} if report.witnesses else {}
+
+
+def _erased(report: LogReport) -> dict[str, str]:
+    """What is gone, and what the log says why."""
+    if not report.erased:
+        return {}
+    rules = [
+        f"{plain(one.rule)} (up to entry {one.end - 1}: announced by entry {one.seq} at {moment(one.timestamp)} UTC)"
+        for one in report.erased_under
+    ]
+    said = "; ".join(rules) or "not announced as far as the file goes"
+    bets = _more(report.bets_erased, "BETs over them are signed, but cannot be computed again")
+    return {"erased": f"entries 0 to {report.erased - 1}, of which the leaf hashes are left: {said}{bets}"}
 
 
 def _more(count: int, what: str) -> str:

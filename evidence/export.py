@@ -1,7 +1,8 @@
 """Evidence files: a log with all that an outsider needs to verify it, as JSON Lines.
 
 The first line is `{"lictor":"evidence/1","origin":…,"checkpoint":<signed note>,"first_seq":0,"count":N}`. Then come, in
-this order, `{"key":<JWK>}`, `{"cosigned":<note>}`, `{"binding":<document>}`, `{"ect":<token>}`, `{"bet":<token>}` and the entries
+this order, `{"key":<JWK>}`, `{"cosigned":<note>}`, `{"binding":<document>}`, `{"ect":<token>}`,
+`{"bet":<token>}`, `{"erased":{"leaf":<base64url leaf hash>,"seq":N}}` of each entry that was erased, and the entries
 `{"entry":<canonical bytes verbatim>,"leaf":<base64url leaf hash>}`, each any number of times. The last line is
 `{"end":{"count":N,"checkpoint":<signed note>}}`. The leaf hash proves nothing by itself; it lets a verifier say which
 entry was altered. Every line ends with a line feed, so a file that was cut off shows it.
@@ -27,7 +28,8 @@ FORMAT = "evidence/1"
 MAX_LINE = 40 << 20
 """Octets of the longest line that is read: a binding has at most 32 MiB."""
 _ENTRY = re.compile(rb'\{"entry":(\{.*\}),"leaf":"([A-Za-z0-9_-]{43})"\}\n', re.ASCII)
-_ORDER = ("key", "cosigned", "binding", "ect", "bet", "entry", "end")
+_ERASED = re.compile(rb'\{"erased":\{"leaf":"([A-Za-z0-9_-]{43})","seq":(0|[1-9][0-9]{0,15})\}\}\n', re.ASCII)
+_ORDER = ("key", "cosigned", "binding", "ect", "bet", "erased", "entry", "end")
 
 
 class Truncated(FormatError):
@@ -76,6 +78,14 @@ class EntryLine:
 
 
 @dataclass(frozen=True, slots=True)
+class ErasedLine:
+    """An entry of which only the leaf hash is left."""
+
+    seq: int
+    leaf: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The last line; it repeats what the first one says."""
 
@@ -83,7 +93,7 @@ class End:
     checkpoint: str
 
 
-Record = Header | Document | CosignedLine | TokenLine | EntryLine | End
+Record = Header | Document | CosignedLine | TokenLine | ErasedLine | EntryLine | End
 
 
 def export_lines(reader: SqliteReader) -> Generator[bytes]:
@@ -104,8 +114,12 @@ def export_lines(reader: SqliteReader) -> Generator[bytes]:
             yield canonical({"ect": node.token}) + b"\n"
         for bet in reader.bets():
             yield canonical({"bet": bet.token}) + b"\n"
-        for _, leaf, data in reader.leaves():
-            yield b'{"entry":%s,"leaf":"%s"}\n' % (data, base64url.encode(leaf).encode())
+        for seq, leaf, data in reader.leaves():
+            encoded = base64url.encode(leaf).encode()
+            if data:
+                yield b'{"entry":%s,"leaf":"%s"}\n' % (data, encoded)
+            else:
+                yield b'{"erased":{"leaf":"%s","seq":%d}}\n' % (encoded, seq)
         yield canonical({"end": {"count": head.size, "checkpoint": head.checkpoint}}) + b"\n"
 
 
@@ -183,6 +197,8 @@ def _rank(record: Record) -> int:
         return _ORDER.index(record.kind)
     if isinstance(record, CosignedLine):
         return _ORDER.index("cosigned")
+    if isinstance(record, ErasedLine):
+        return _ORDER.index("erased")
     return _ORDER.index("end" if isinstance(record, End) else "entry")
 
 
@@ -190,11 +206,14 @@ def _record(line: bytes) -> Record:
     found = _ENTRY.fullmatch(line)
     if found is not None:
         return EntryLine(found[1], base64url.decode(found[2].decode("ascii")))
+    found = _ERASED.fullmatch(line)
+    if found is not None:
+        return ErasedLine(_count(int(found[2])), base64url.decode(found[1].decode("ascii")))
     if len(line) > MAX_LINE:
         raise FormatError(f"the line has more than {MAX_LINE} octets")
     value = strict_json.loads_object(line)
     kind, member = next(iter(value.items()), ("", None))
-    if len(value) != 1 or kind not in _ORDER or kind == "entry":
+    if len(value) != 1 or kind not in _ORDER or kind in ("entry", "erased"):
         raise FormatError(f"not one of {', '.join(_ORDER)}: {line[:60]!r}")
     if kind == "cosigned" and isinstance(member, str):
         return CosignedLine(member)

@@ -38,6 +38,8 @@ from .store import (
 
 LAZY_FLUSH = 0.05
 """Seconds after which what nobody committed is written anyway."""
+ERASED_AT_ONCE = 1000
+"""Entries that are erased in one transaction; the batches of others wait no longer than for one."""
 TILE = 1 << TILE_HEIGHT
 REHASHED = 1 << 16
 """How many of the last entries are hashed again when a ledger is opened; those before rest on the signed checkpoint."""
@@ -188,6 +190,29 @@ class Ledger:
             future.set_result(None)
         return future
 
+    async def erase(self, end: int) -> bool:
+        """Erase the entries before `end` for good, between the batches of others; False if copies are left (`scrub`).
+
+        Raises LedgerError; then no more can be written.
+        """
+        if not 0 <= end < self._tree.size:
+            raise ValueError(f"entry {end - 1} is not before the last of {self._tree.size}")
+        loop = asyncio.get_running_loop()
+        done = -1
+        while done < end:
+            self._check_alive()
+            try:
+                done = await loop.run_in_executor(self._thread, self._store.erase, end, ERASED_AT_ONCE)
+            except LedgerError as e:
+                self._die(e)
+                raise
+        return await self.scrub()
+
+    async def scrub(self) -> bool:
+        """Clear away copies of what was erased; False while a reader of older times is in the way."""
+        self._check_alive()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.scrub)
+
     async def close(self) -> None:
         """Write what is left with a checkpoint over it and give the store back. Raises LedgerError if that fails."""
         if self._closed:
@@ -285,8 +310,8 @@ def _hash_again(store: Store, head: Head) -> CompactTree:
         raise FormatError(f"expected entry {head.size - 1}, found the end of the log")
     tail = head.size & -REHASHED
     tree = CompactTree(tail, CompactTree(head.size, head.edge).edge()[: 32 * tail.bit_count()])
-    for seq, data in store.entries(tail):
+    for seq, leaf, data in store.leaves(tail):
         if seq != tree.size:
             raise FormatError(f"expected entry {tree.size}, found entry {seq}")
-        tree.append(leaf_hash(data))
+        tree.append(leaf_hash(data) if data else leaf)
     return tree

@@ -80,6 +80,8 @@ def prove_inclusion(reader: Reader, seq: int, at: int | None = None) -> Inclusio
     """
     note, checkpoint = _checkpoint(reader, at if at is not None else _newest(reader, seq))
     found = next(reader.entries(seq, seq + 1), None)
+    if seq < reader.erased():
+        raise UsageError(f"entry {seq} was erased: of the first {reader.erased()} entries only hashes are left")
     if found is None or seq >= checkpoint.size:
         raise UsageError(f"entry {seq} is not among the {checkpoint.size} entries under that checkpoint")
     path = inclusion_proof(reader, seq, checkpoint.size)

@@ -218,6 +218,18 @@ class Recorder:
             self._apply(agent, self._policies(agent.agent_id))
         await self._ledger.commit()
 
+    def needed_from(self) -> int:
+        """The seq of the first entry of a window that is still open; nothing before it is needed any more."""
+        size = needed = self._ledger.size
+        for agent in self._agents.values():
+            for window in agent.windows.open:
+                if window.count:
+                    needed = min(needed, window.first_entry)
+                elif window.first_seq != size:
+                    window.first_seq = size
+                    self._ledger.put_window(window.row())
+        return needed
+
     async def close(self) -> None:
         """Issue BETs over every window that has entries. The ledger stays open: who opened it closes it."""
         for agent in self._agents.values():

@@ -53,6 +53,9 @@ _MORE_COSIGNATURES = """ON CONFLICT (size) DO UPDATE SET note = excluded.note, c
 _WAL_PAGES = 4000
 _SYNCHRONOUS: dict[Durability, str] = {"commit": "FULL", "os": "NORMAL"}
 """With NORMAL a power cut may take the last batches, never half of one, and never what comes before them."""
+_BUSY_MS = 5000
+_SCRUB_MS = 50
+_ERASED = "erased"
 
 
 class SqliteReader:
@@ -93,13 +96,17 @@ class SqliteReader:
         head = self.head()
         return head.checkpoint if head else None
 
+    def erased(self) -> int:
+        return int(self.meta(_ERASED) or 0)
+
     def entries(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
         sql = "SELECT seq, CAST(data AS BLOB) FROM entries WHERE seq >= ? AND seq < ? ORDER BY seq"
-        yield from self._rows(sql, first, 2**63 - 1 if end is None else end)
+        yield from self._rows(sql, max(first, self.erased()), 2**63 - 1 if end is None else end)
 
     def leaves(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes, bytes]]:
-        sql = "SELECT seq, CAST(leaf AS BLOB), CAST(data AS BLOB) FROM entries WHERE seq >= ? AND seq < ? ORDER BY seq"
-        yield from self._rows(sql, first, 2**63 - 1 if end is None else end)
+        sql = """SELECT seq, CAST(leaf AS BLOB), CASE WHEN seq < ?3 THEN x'' ELSE CAST(data AS BLOB) END
+                 FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq"""
+        yield from self._rows(sql, first, 2**63 - 1 if end is None else end, self.erased())
 
     def bets(self, agent_id: str | None = None, policy_id: str | None = None) -> Iterator[BetRow]:
         sql = """SELECT jti, agent_id, policy_id, first_seq, count, start, end, token FROM bets
@@ -211,6 +218,29 @@ class SqliteStore(SqliteReader):
         with self._transaction() as db:
             _insert(db, "meta", 2, [(name, value)], "OR REPLACE")
 
+    def erase(self, end: int, limit: int) -> int:
+        """Values are overwritten by as many zero octets: in place, so that no page moves and leaves a copy behind."""
+        done = self.erased()
+        until = min(end, done + limit)
+        if until <= done:
+            return done
+        with self._transaction() as db:
+            for table in ("entries", "disclosures"):
+                sql = f"UPDATE {table} SET data = zeroblob(length(data)) WHERE seq >= ? AND seq < ?"  # noqa: S608
+                db.execute(sql, (done, until))
+            _insert(db, "meta", 2, [(_ERASED, str(until))], "OR REPLACE")
+        return until
+
+    def scrub(self) -> bool:
+        """The write-ahead log goes into the file and is cut to nothing."""
+        try:
+            self._writer.execute(f"PRAGMA busy_timeout={_SCRUB_MS}")
+            busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            self._writer.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        except sqlite3.Error as e:
+            raise LedgerError(f"the ledger {self.path} cannot be written: {e}") from e
+        return not busy
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
@@ -256,7 +286,7 @@ def _insert(
 
 
 def _connect(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000)
 
 
 def _open_writer(path: Path, durability: Durability) -> sqlite3.Connection:
@@ -266,6 +296,7 @@ def _open_writer(path: Path, durability: Durability) -> sqlite3.Connection:
         if mode != "wal":
             raise sqlite3.OperationalError(f"this file system has no write-ahead log (journal mode {mode})")
         db.execute(f"PRAGMA synchronous={_SYNCHRONOUS[durability]}")
+        db.execute("PRAGMA secure_delete=ON")
         db.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
         if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             insert = f"INSERT INTO meta VALUES ('format', '{FORMAT}');"  # noqa: S608

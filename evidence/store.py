@@ -136,11 +136,14 @@ class Reader(Protocol):
     def last_checkpoint(self) -> str | None:
         """The signed note of the last head."""
 
+    def erased(self) -> int:
+        """How many entries at the beginning of the log were erased, so that only their leaf hashes are left."""
+
     def entries(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """(seq, canonical bytes) for first <= seq < end."""
+        """(seq, canonical bytes) for first <= seq < end, without those that were erased."""
 
     def leaves(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes, bytes]]:
-        """(seq, leaf hash, canonical bytes) for first <= seq < end."""
+        """(seq, leaf hash, canonical bytes) for first <= seq < end; no bytes for what was erased."""
 
     def bets(self, agent_id: str | None = None, policy_id: str | None = None) -> Iterator[BetRow]:
         """All BETs, or those of one agent and/or policy."""
@@ -185,3 +188,12 @@ class Store(Reader, Protocol):
 
     def put_meta(self, name: str, value: str) -> None:
         """Set a value of the store itself. Raises LedgerError."""
+
+    def erase(self, end: int, limit: int) -> int:
+        """Overwrite entries before `end` and what is kept beside them, at most `limit`; how many are erased now.
+
+        The log must have more than `end` entries. Raises LedgerError.
+        """
+
+    def scrub(self) -> bool:
+        """Leave no copy of what was erased in the files; False if a reader is in the way. Raises LedgerError."""

@@ -50,7 +50,7 @@ class Tile:
 
 
 def read_tile(reader: Reader, tile: Tile) -> bytes | None:
-    """The octets of a tile of what is durable; None if the log has it not, or not yet.
+    """The octets of a tile of what is durable; None if the log has it not, not yet, or (entries) no more.
 
     Raises FormatError for a bundle with an entry of more than MAX_BUNDLED octets, which has no form.
     """
@@ -60,6 +60,8 @@ def read_tile(reader: Reader, tile: Tile) -> bytes | None:
     first = tile.index * WIDTH
     if tile.level is not None:
         return b"".join(reader.hashes(tile.level, first, tile.width))
+    if first < reader.erased():
+        return None
     bundle = []
     for seq, data in reader.entries(first, first + tile.width):
         if len(data) > MAX_BUNDLED:

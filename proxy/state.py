@@ -20,6 +20,7 @@ from ..bindings.model import ActionType, Binding, Decision, Verdict
 from ..bindings.policy import default_deny
 from ..evidence.entry import ActionDraft, InboundDraft
 from ..evidence.ledger import Ledger
+from ..evidence.retention import first_since
 from ..evidence.state import Judged
 from ..evidence.store import Reader
 
@@ -144,19 +145,6 @@ class State:
 def _read(book: _Book, open_log: Callable[[], Reader], end: int, now: float) -> None:
     with contextlib.closing(open_log()) as log:
         book.read(log, end, now)
-
-
-def first_since(log: Reader, end: int, time: float) -> int:
-    """The seq of the first of `end` entries that is not older than `time`; `end` if all are."""
-    low, high = 0, end
-    while low < high:
-        middle = (low + high) // 2
-        _, data = next(log.entries(middle, middle + 1))
-        if orjson.loads(data)["timestamp"] < time:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 def _happening(entry: Mapping[str, Any], agent_id: str, timestamp: float) -> Happening:

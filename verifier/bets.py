@@ -14,7 +14,16 @@ from typing import Any
 from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
 from ..evidence import bet
 from ..evidence.bet import Bet
-from ..evidence.export import Document, EntryLine, Record, TokenLine, export_lines, open_lines, read_records
+from ..evidence.export import (
+    Document,
+    EntryLine,
+    ErasedLine,
+    Record,
+    TokenLine,
+    export_lines,
+    open_lines,
+    read_records,
+)
 from ..evidence.sqlite_store import SqliteReader
 from ..formats import jws, strict_json
 from ..formats.errors import FormatError, UsageError, VerificationError
@@ -123,7 +132,7 @@ def before_entries(path: Path) -> Iterator[Record]:
 
 def _before_entries(lines: Iterable[bytes]) -> Iterator[Record]:
     for _, record in read_records(lines):
-        if isinstance(record, EntryLine):
+        if isinstance(record, EntryLine | ErasedLine):
             return
         yield record
 

@@ -18,11 +18,13 @@ from ..certs.evidence_keys import EvidenceKeys
 from ..evidence import ect
 from ..evidence.checkpoint import Checkpoint, Verifier, verify_checkpoint
 from ..evidence.cosignature import CheckpointPolicy
+from ..evidence.entry import RETENTION
 from ..evidence.export import (
     CosignedLine,
     Document,
     End,
     EntryLine,
+    ErasedLine,
     Header,
     Record,
     TokenLine,
@@ -36,7 +38,7 @@ from ..evidence.sqlite_store import SqliteReader
 from ..formats import base64url, jws
 from ..formats.canonical import canonical
 from ..formats.errors import FormatError, VerificationError
-from .report import Found, LogReport, Problem, Verdict
+from .report import ErasedUnder, Found, LogReport, Problem, Verdict
 from .window_check import WindowCheck
 from .witnessed import WitnessCheck
 
@@ -92,6 +94,7 @@ class _LogCheck:
         self._windows = WindowCheck("", self._keys.resolve)
         self._witnesses = WitnessCheck(policy)
         self._time = 0.0
+        self._rules: dict[str, ErasedUnder] = {}
         self._proved = self._ects = self._foreign = self._beyond = 0
 
     def take(self, record: Record) -> None:
@@ -99,6 +102,8 @@ class _LogCheck:
         match record:
             case EntryLine():
                 self._entry(record)
+            case ErasedLine():
+                self._erased(record)
             case CosignedLine(note):
                 self._witnesses.add(note, self._header.origin, self._verifiers, self._header.count)
             case TokenLine("bet", token):
@@ -153,15 +158,43 @@ class _LogCheck:
             raise Found.bad("an entry was altered: its hash is not its leaf hash", *encoded, seq=expected)
         entry = _parse(data, expected)
         self._check_order(entry, expected)
-        self.tree.append(leaf)
         try:
             self._windows.entry(expected, entry["timestamp"], data, entry)
+            if entry.get("action_type") == RETENTION and entry["agent_id"] == f"spiffe://{self._header.origin}":
+                self._announced(entry)
         except (KeyError, TypeError, AttributeError) as e:
             raise Found.bad("an entry lacks what entries have", "agent_id, behaviors, …", repr(e), expected) from None
+        self._append(leaf)
+
+    def _append(self, leaf: bytes) -> None:
+        self.tree.append(leaf)
         self._witnesses.reached(self.tree)
         if self._windows.wants_root(self.tree.size):
             self._windows.root(self.tree.size, self.tree.root(), self._proved)
             self._proved = self.tree.size
+
+    def _erased(self, record: ErasedLine) -> None:
+        """Nothing can be said of the entry itself, but the tree is the one that was signed, or is not."""
+        self._signed_checkpoint()
+        self.in_entries = True
+        if record.seq != self.tree.size:
+            raise Found.bad("an erased entry stands where another belongs", f"seq {self.tree.size}", f"{record.seq}")
+        self._append(record.leaf)
+        self._windows.erased = self.tree.size
+
+    def _announced(self, entry: dict[str, Any]) -> None:
+        said = entry["action_parameters"]
+        end, rule = said.get("erased_before_seq"), said.get("rule")
+        if type(end) is not int or not 0 < end <= entry["seq"] or not isinstance(rule, str):
+            raise Found.bad("an announcement of an erasure cannot be read", "a seq and a rule", str(said), entry["seq"])
+        self._rules[rule] = ErasedUnder(rule, end, entry["seq"], entry["timestamp"])
+
+    def _check_erased(self) -> None:
+        """Whoever erases says so in the log before."""
+        erased = self._windows.erased
+        if erased and not any(one.end >= erased for one in self._rules.values()):
+            what, found = "entries are erased and no entry announces that", f"entries 0 to {erased - 1} erased"
+            raise Found.gap(what, "an announcement by the monitor", found, 0)
 
     def _check_order(self, entry: dict[str, Any], expected: int) -> None:
         seq, timestamp = entry.get("seq"), entry.get("timestamp")
@@ -188,6 +221,7 @@ class _LogCheck:
             expected, found = f"{signed.size} entries", f"{size} entries"
             raise Found.bad("entries were added after the signed checkpoint", expected, found, signed.size)
         self._windows.finish(size)
+        self._check_erased()
         if signed.root != self.tree.root():
             what = f"one of the entries {self._proved} to {size - 1} is not what the signed checkpoint covers"
             raise Found.bad(what, f"root {signed.root.hex()}", self.tree.root().hex(), self._proved)
@@ -220,6 +254,9 @@ class _LogCheck:
             problem=problem,
             witnessed=self._witnesses.witnessed,
             witnesses=self._witnesses.witnesses,
+            erased=self._windows.erased,
+            erased_under=tuple(self._rules.values()) if self._windows.erased else (),
+            bets_erased=self._windows.unknowable,
         )
 
 

@@ -27,6 +27,16 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class ErasedUnder:
+    """The last announcement under one rule: entry `seq` of the time `timestamp` says that all before `end` go."""
+
+    rule: str
+    end: int
+    seq: int
+    timestamp: float
+
+
+@dataclass(frozen=True, slots=True)
 class LogReport:
     """The conclusion about one log.
 
@@ -35,6 +45,8 @@ class LogReport:
     `entries` were read and hold; `declared` is what the file's first line says. `proved` is how many of them a signed
     root covers: the checkpoint's, or in a prefix that of a BET. `uncovered` entries are under no BET of the file (yet).
     `witnessed` entries are under a checkpoint that `witnesses` signed, as many as were asked for.
+    Of the first `erased` entries, which are counted in `entries`, only the leaf hashes are left; `erased_under` says by
+    what rules, and `bets_erased` BETs over them are signed and in sequence, but cannot be computed again.
     """
 
     verdict: Verdict
@@ -51,6 +63,9 @@ class LogReport:
     problem: Problem | None
     witnessed: int = 0
     witnesses: tuple[str, ...] = ()
+    erased: int = 0
+    erased_under: tuple[ErasedUnder, ...] = ()
+    bets_erased: int = 0
 
     @property
     def exit_code(self) -> int:

@@ -122,7 +122,7 @@ class WindowCheck:
         """The next entry of the log. `data` are its canonical bytes."""
         if self._first_time is None:
             self._first_time = timestamp
-        if entry["agent_id"] == f"spiffe://{self._origin}" and entry["action_type"] in OWN_TYPES:
+        if entry["agent_id"] == f"spiffe://{self._origin}" and entry.get("action_type") in OWN_TYPES:
             return
         agent = self._agents.get(entry["agent_id"])
         if agent is None:
