@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,12 @@ class SqliteReader:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """What is read inside is of one moment."""
-        self._db.execute("BEGIN")
+        list(self._rows("BEGIN"))
         try:
             yield
         finally:
-            self._db.execute("COMMIT")
+            with suppress(sqlite3.Error):  # the transaction is over already where the file cannot be read
+                self._db.execute("COMMIT")
 
     def _rows(self, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
         try:

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 30.0
 RESPAWN_S = 1.0
+RESPAWNS = 5
 TICK_S = 0.5
 FRESHEN_EVERY = 7200  # ticks: an hour
 
@@ -238,10 +239,12 @@ class ControlProcess:
         if self._stopping.is_set() or not worker.ready.is_set():
             return
         log.error("worker %d ended with code %s and is started again", worker.number, code)
-        await asyncio.sleep(RESPAWN_S)
-        if not self._stopping.is_set() and not await self._start(worker.number):
-            log.error("worker %d does not start again; stopping", worker.number)
-            self.stop()
+        for _ in range(RESPAWNS):
+            await asyncio.sleep(RESPAWN_S)
+            if self._stopping.is_set() or await self._start(worker.number):
+                return
+        log.error("worker %d does not start again; stopping", worker.number)
+        self.stop()
 
     async def _end_workers(self) -> None:
         """SIGTERM, a grace time, SIGKILL; then what they said last is read."""
