@@ -299,6 +299,18 @@ class TestBatches:
         assert [r.seq for r in exchange.receipts] == [0, 1]
         assert permitted(flow)
 
+    async def test_one_that_a_memory_denies_denies_all(self, way: Way) -> None:
+        blamed = {"policy_id": "urn:p", "version": "1.0.0", "binding": "d", "behavior_id": "rate", "result": "fail"}
+        denied = Receipt(1, 1.0, "deny", "rate_exceeded", "w", "n", (), ("bet.a",), "try again in 9 s.", blamed)
+        answers = iter([Receipt(0, 1.0, "allow", "allowed", "w", "n"), denied])
+        way.control.answer = lambda draft: next(answers)  # type: ignore[method-assign]
+        flow = await way.post("/mcp", [CALL, {**CALL, "id": 9}])
+        assert not permitted(flow)
+        data = told(flow)[0]["error"]["data"]
+        assert (data["reason"], data["behavior_id"], data["entry"]) == ("rate_exceeded", "rate", 1)
+        assert data["detail"] == "try again in 9 s."
+        assert [o.outcome_of for o in way.control.outcomes] == [0], "the one that was let out went nowhere"
+
     async def test_one_that_could_not_be_recorded_denies_all(self, way: Way) -> None:
         answers = iter([Receipt(0, 1.0, "allow", "allowed", "w", "n"), LictorError("no")])
         way.control.answer = lambda draft: next(answers)  # type: ignore[method-assign]

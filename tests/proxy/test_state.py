@@ -197,6 +197,7 @@ async def test_a_reload_that_fails_leaves_the_memories_in_force(monitor: Monitor
 
     with pytest.raises(OSError):
         await monitor.state.change(bound(rate(5)), monitor.ledger, broken)
+    assert monitor.state._late is None
     assert [(await monitor.act())[0] for _ in range(2)] == ["allow", "deny"]
     await monitor.ledger.close()
 
