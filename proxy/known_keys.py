@@ -18,7 +18,7 @@ class KnownKeys:
     def __init__(self, trust: Path, ca_pem: bytes) -> None:
         self._monitors = trust / "monitors"
         self._keys = EvidenceKeys(ca_pem)
-        self._stamp = 0
+        self._stamp: dict[Path, int] = {}
         self._read_if_changed()
 
     def resolve(self, kid: str, iss: str, at: float | None = None) -> PublicKey:
@@ -32,15 +32,15 @@ class KnownKeys:
 
     def _read_if_changed(self) -> bool:
         try:
-            stamp = self._monitors.stat().st_mtime_ns
+            stamp = {path: path.stat().st_mtime_ns for path in sorted(self._monitors.glob("*/evidence.pem"))}
         except OSError:
             return False
         if stamp == self._stamp:
             return False
         self._stamp = stamp
-        for path in sorted(self._monitors.glob("*/evidence.pem")):
+        for path in stamp:
             try:
                 self._keys.add_jwk(evidence_jwk(path.read_bytes()))
-            except (OSError, LictorError) as e:
+            except (OSError, ValueError, LictorError) as e:
                 log.warning("the evidence key in %s is not used: %s", path, e)
         return True
