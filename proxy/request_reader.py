@@ -72,7 +72,10 @@ class RequestReader(Http1Server):
     def _read_head(self, lines: list[bytes], event: events.ConnectionEvent) -> CommandGenerator:
         request: http.Request | None = None
         try:
-            request = http1.read_request_head(lines)
+            found = http1.read_request_head(lines)
+            if found.http_version not in ("HTTP/1.0", "HTTP/1.1"):  # mitmproxy takes any, and 2.0 for real HTTP/2
+                raise ValueError(f"its version is {found.http_version!r}")
+            request = found
             size = http1.expected_http_body_size(request)
         except ValueError as e:
             reason = "unreadable_request" if request is None else "invalid_request"
