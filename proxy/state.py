@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ from ..evidence.ledger import Ledger
 from ..evidence.retention import first_since
 from ..evidence.state import Judged
 from ..evidence.store import Reader
+
+logger = logging.getLogger(__name__)
 
 MAX_CALLERS = 1 << 16
 """Delegations that came in and whose outcome is awaited; beyond, the oldest outcome counts for nobody."""
@@ -65,6 +68,8 @@ class _Book:
             return
         horizon = self.memories.horizon
         first = 0 if horizon is None else first_since(log, end, now - horizon)
+        if first <= log.erased() > 0:
+            logger.warning("behaviors with a memory look back to entries that were erased: they know nothing of these")
         for seq, data in log.entries(first, end):
             entry = orjson.loads(data)
             self.take(entry, seq, entry["timestamp"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -66,11 +68,20 @@ def test_exactly_the_limit_reaches_the_upstream(
 
     rewrite(monitor, limited(LIMIT + 1))
     assert [get(monitor, server, "/raised").status for _ in range(2)] == [200, 403]
+    monitor.stop()
+    verified(monitor)
 
 
 def get(monitor: Monitor, server: Server, path: str) -> Answer:
     with Wire(monitor) as wire:
         return wire.tunnel(f"localhost:{server.port}").request("GET", path)
+
+
+def verified(monitor: Monitor) -> None:
+    """The log and its evidence hold, flags, denials and reloads included."""
+    command = [sys.executable, "-m", "lictor", "log", "verify", "-c", str(monitor.config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=monitor.path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def rewrite(monitor: Monitor, document: dict[str, Any]) -> None:
@@ -144,5 +155,6 @@ def test_audit_lets_pass_what_it_reports(
     entry = monitor.entries()[0]
     assert (entry["decision"], entry["reason"]) == ("flag", "audit:not_in_allowlist")
     monitor.stop()
+    verified(monitor)
     (first, *_) = [json.loads(base64url.decode(token.split(".")[1])) for token in monitor.tokens("bets")]
     assert (first["bhv_result"], first["bhv_details"][0]["violations"]) == ("fail", 1)

@@ -264,3 +264,22 @@ async def test_octets_come_from_outcomes_also_after_a_restart(monitor: Monitor) 
     judged = again.judge(draft(), receipt.wid, 1e10)
     assert (judged.draft.decision, judged.draft.reason) == ("deny", "budget_exhausted")
     assert again.judge(draft(), "another", 1e10).draft.decision == "allow"
+
+
+@pytest.mark.parametrize(
+    ("horizon", "erased", "warned"), [(10, 14, False), (10, 15, True), (None, 1, True), (None, 0, False)]
+)
+async def test_a_memory_that_was_erased_is_said(
+    monitor: Monitor, caplog: pytest.LogCaptureFixture, horizon: float | None, erased: int, warned: bool
+) -> None:
+    monitor.start(())
+    for _ in range(20):
+        await monitor.recorder.record_action(draft(behaviors=[said_pass()]))
+    times = [e["timestamp"] for e in monitor.entries()]
+    monitor.store.erased = lambda: erased  # type: ignore[method-assign]
+    criteria = {"type": "sequence", "scope": "agent", "never_after": [PRIVATE]}
+    if horizon is not None:
+        criteria["within_s"] = horizon
+    State(bound(criteria), monitor.store, 20, times[15] + 10)
+    assert ("were erased" in caplog.text) is warned
+    await monitor.ledger.close()
