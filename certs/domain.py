@@ -7,6 +7,7 @@
     operator.key, operator.jwk          Ed25519, signs bindings
     agents/NAME/cert.pem, key.pem
     monitors/NAME/cert.pem, key.pem, evidence.key, evidence.pem, interception.pem
+    monitors/NAME/evidence.previous.key, evidence-SERIAL.pem    after rotate_evidence
 
 Directories are 0700 and private keys 0600. Files appear whole (written beside, then renamed).
 """
@@ -206,6 +207,46 @@ class TrustDomain:
             if not info.revoked:
                 self._sign_crl([info.serial])
         return self._info(name, self._revoked_serials())
+
+    def rotate_agent(self, name: str, days: float = AGENT_DAYS, *, revoke: bool = False) -> AgentInfo:
+        """Give the agent a new key and certificate; the one before stays good until it expires, unless `revoke`.
+
+        Raises UsageError if there is no such agent.
+        """
+        with self._locked():
+            self.agent(name)
+            before = self._info(name, frozenset()).serial
+            key = new_key()
+            uri = x509.UniformResourceIdentifier(str(self.agent_id(name)))
+            cert = issue(
+                self._identity_issuer(),
+                key.public_key(),
+                subject=name,
+                usages=[CLIENT_AUTH],
+                names=[uri],
+                days=_positive(days),
+            )
+            self._replace_agent(name, pem(cert), key)
+            self._sign_crl([before] if revoke and before not in self._revoked_serials() else [])
+        return self._info(name, self._revoked_serials())
+
+    def rotate_evidence(self, name: str, days: float = MONITOR_DAYS, *, overlap: bool = True) -> MonitorFiles:
+        """Give the monitor a new evidence key. `overlap` keeps the one before, until `retire_evidence`, beside it.
+
+        Raises UsageError if there is no such monitor.
+        """
+        with self._locked():
+            files = self.monitor(name)
+            monitors.write_evidence(files, _positive(days), self._identity_issuer(), keep_former=overlap)
+        return files
+
+    def retire_evidence(self, name: str) -> bool:
+        """Delete the monitor's former evidence key; its certificate stays. False if there was none."""
+        with self._locked():
+            former = self.monitor(name).former_evidence_key
+            found = former.exists()
+            former.unlink(missing_ok=True)
+        return found
 
     def renew_crl(self) -> None:
         """Sign the revocation list anew, with a new date. Needs the identity CA's key."""

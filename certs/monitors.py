@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from ..formats.errors import UsageError
 from ..formats.keys import write_private
 from ..formats.spiffe import SpiffeId
-from .authority import CLIENT_AUTH, DOCUMENT_SIGNING, SERVER_AUTH, Issuer, create_intermediate, issue, new_key, pem
+from .authority import (
+    CLIENT_AUTH,
+    DOCUMENT_SIGNING,
+    SERVER_AUTH,
+    Issuer,
+    create_intermediate,
+    issue,
+    new_key,
+    pem,
+    read_certificate,
+)
 from .files import write_atomically
 
 INTERCEPTION_DAYS = 30
@@ -49,6 +60,11 @@ class MonitorFiles:
         return self.directory / "evidence.key"
 
     @property
+    def former_evidence_key(self) -> Path:
+        """The one before, while an exchange lasts; checkpoints bear its signature too."""
+        return self.directory / "evidence.previous.key"
+
+    @property
     def evidence_cert(self) -> Path:
         """The identity CA's word for the evidence key."""
         return self.directory / "evidence.pem"
@@ -74,25 +90,37 @@ def fill(
     directory: Path, identity: SpiffeId, hosts: tuple[str, ...], days: float, ca: Issuer, interception: Issuer
 ) -> None:
     """Write a monitor's certificates and keys into an empty directory."""
-    uri = x509.UniformResourceIdentifier(str(identity))
     names = [host_name(host) for host in dict.fromkeys((*LOOPBACK, *hosts))]
     subject = identity.path.rpartition("/")[2]
-    key, evidence = new_key(), ed25519.Ed25519PrivateKey.generate()
-    usages = [CLIENT_AUTH, SERVER_AUTH]
+    key = new_key()
+    usages, uri = [CLIENT_AUTH, SERVER_AUTH], x509.UniformResourceIdentifier(str(identity))
     cert = issue(ca, key.public_key(), subject=subject, usages=usages, names=[uri, *names], days=days)
-    signed = issue(
-        ca,
-        evidence.public_key(),
-        subject=f"{subject} evidence",
-        usages=[DOCUMENT_SIGNING],
-        names=[uri],
-        days=days,
-    )
     write_private(directory / "key.pem", key)
     write_atomically(directory / "cert.pem", pem(cert))
-    write_private(directory / "evidence.key", evidence)
-    write_atomically(directory / "evidence.pem", pem(signed))
+    write_evidence(MonitorFiles(subject, identity, directory), days, ca)
     write_interception(directory / "interception.pem", identity, interception)
+
+
+def write_evidence(files: MonitorFiles, days: float, ca: Issuer, *, keep_former: bool = False) -> None:
+    """Make a new evidence key and its certificate. The certificate of the one before stays, under its serial number.
+
+    `keep_former` keeps the key before too. The certificate comes last: a monitor takes key and certificate when they
+    fit each other.
+    """
+    evidence = ed25519.Ed25519PrivateKey.generate()
+    uri = x509.UniformResourceIdentifier(str(files.spiffe_id))
+    subject = f"{files.spiffe_id.path.rpartition('/')[2]} evidence"
+    cert = issue(ca, evidence.public_key(), subject=subject, usages=[DOCUMENT_SIGNING], names=[uri], days=days)
+    if files.evidence_cert.exists():
+        former = read_certificate(files.evidence_cert)
+        write_atomically(files.directory / f"evidence-{former.serial_number:x}.pem", pem(former))
+        if keep_former:
+            os.replace(files.evidence_key, files.former_evidence_key)
+        else:
+            files.former_evidence_key.unlink(missing_ok=True)
+            files.evidence_key.unlink(missing_ok=True)
+    write_private(files.evidence_key, evidence)
+    write_atomically(files.evidence_cert, pem(cert))
 
 
 def write_interception(path: Path, identity: SpiffeId, root: Issuer) -> None:

@@ -14,7 +14,7 @@ from ..certs.domain import AGENT_DAYS, AgentInfo, TrustDomain
 from .output import console, json_option, print_json
 
 
-def _trust_option[F: Callable[..., Any]](command: F) -> F:
+def trust_option[F: Callable[..., Any]](command: F) -> F:
     return click.option(
         "--trust",
         type=click.Path(path_type=Path),
@@ -32,7 +32,7 @@ def command() -> None:
 @command.command("add")
 @click.argument("name")
 @click.option("--days", type=float, default=AGENT_DAYS, show_default=True, help="How long the certificate is good for.")
-@_trust_option
+@trust_option
 @json_option
 def add(name: str, days: float, trust: Path, as_json: bool) -> None:
     """Make the agent NAME: a key and a certificate with its SPIFFE ID.
@@ -50,7 +50,7 @@ def add(name: str, days: float, trust: Path, as_json: bool) -> None:
 
 
 @command.command("list")
-@_trust_option
+@trust_option
 @json_option
 def list_(trust: Path, as_json: bool) -> None:
     """Show every agent: its identity, how long its certificate is good for, whether it is revoked."""
@@ -66,7 +66,7 @@ def list_(trust: Path, as_json: bool) -> None:
 
 @command.command("revoke")
 @click.argument("name")
-@_trust_option
+@trust_option
 @json_option
 def revoke(name: str, trust: Path, as_json: bool) -> None:
     """Revoke the certificate of the agent NAME. Running monitors refuse it from their next look at the list on."""
@@ -75,6 +75,28 @@ def revoke(name: str, trust: Path, as_json: bool) -> None:
         print_json(_to_json(info))
         return
     console.print(f"revoked {info.spiffe_id}, serial {info.serial:x}", markup=False)
+
+
+@command.command("rotate")
+@click.argument("name")
+@click.option("--days", type=float, default=AGENT_DAYS, show_default=True, help="How long the certificate is good for.")
+@click.option("--revoke", is_flag=True, help="Revoke the certificate before at once, instead of letting it expire.")
+@trust_option
+@json_option
+def rotate(name: str, days: float, revoke: bool, trust: Path, as_json: bool) -> None:
+    """Give the agent NAME a new key and certificate.
+
+    The one before stays good until it expires, so that what runs can go on; `lictor exec` takes the new one when it is
+    started.
+    """
+    info = TrustDomain.open(trust).rotate_agent(name, days, revoke=revoke)
+    if as_json:
+        print_json(_to_json(info))
+        return
+    console.print(
+        f"{info.spiffe_id}, serial {info.serial:x}, good until {info.not_after:%Y-%m-%d %H:%M}Z", markup=False
+    )
+    console.print("the one before is revoked" if revoke else "the one before stays good until it expires")
 
 
 def _find(domain: TrustDomain, name: str) -> AgentInfo:

@@ -29,7 +29,9 @@ _METAVAR = "TOKEN|HEADER|FILE|-…"
 _SOURCES = click.argument("sources", metavar=_METAVAR, nargs=-1, required=True)
 
 
-class _Moment(click.ParamType[float]):
+class Moment(click.ParamType[float]):
+    """Seconds since 1970, or an ISO 8601 time, UTC where it names no zone."""
+
     name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -88,8 +90,8 @@ def _list(bets: list[Bet], as_json: bool) -> None:
 @command.command()
 @click.option("--agent", metavar="NAME|ID", required=True, help="An agent's name or SPIFFE ID.")
 @click.option("--policy", metavar="URI", help="One policy, instead of each that applies to the agent.")
-@click.option("--from", "start", metavar="TIME", type=_Moment(), help="Begin of the window; else the first entry.")
-@click.option("--to", "end", metavar="TIME", type=_Moment(), help="End of the window, not included; else now.")
+@click.option("--from", "start", metavar="TIME", type=Moment(), help="Begin of the window; else the first entry.")
+@click.option("--to", "end", metavar="TIME", type=Moment(), help="End of the window, not included; else now.")
 @click.option("-c", "--config", type=FILE, default=Path("lictor.toml"), show_default=True, help="Configuration.")
 @json_option
 def issue(agent: str, policy: str | None, start: float | None, end: float | None, config: Path, as_json: bool) -> None:
@@ -115,7 +117,7 @@ def issue(agent: str, policy: str | None, start: float | None, end: float | None
 @trust_options
 @click.option("--keys", metavar="FILE", multiple=True, type=FILE, help="Evidence file, evidence.pem, JWK or JWK set.")
 @click.option("--audience", metavar="ID", multiple=True, help="One of these must be in `aud`; none: any will do.")
-@click.option("--at", metavar="TIME", type=_Moment(), help="Judge by this time, not by now.")
+@click.option("--at", metavar="TIME", type=Moment(), help="Judge by this time, not by now.")
 @click.option("--kept", is_flag=True, help="Evidence that was kept: do not judge by the clock at all.")
 @json_option
 @click.pass_context
@@ -162,7 +164,7 @@ def _evidence_files(sources: Iterable[str]) -> list[Path]:
 
 def _keys(ca: Path, files: Iterable[Path]) -> EvidenceKeys:
     keys = EvidenceKeys(read_ca(ca))
-    beside = sorted(ca.parent.glob("monitors/*/evidence.pem"))
+    beside = sorted(ca.parent.glob("monitors/*/evidence*.pem"))
     for path in (*beside, *files):
         try:
             take_keys(keys, path)

@@ -24,7 +24,7 @@ from ..formats.errors import UsageError, VerificationError
 from ..proxy.config import load
 from ..verifier.log import verify_log
 from ..verifier.report import LogReport
-from . import log_disclose, log_prove
+from . import log_disclose, log_erase, log_prove
 from .log_options import find_ledger, ledger_option, policy_options, read_policy
 from .log_view import entry_table, entry_text, report_table
 from .output import console, errors, json_option, print_json
@@ -64,7 +64,7 @@ def command() -> None:
     """The action log: show, tail, verify, export, and proofs of what is in it."""
 
 
-for _proof in (log_prove.prove, log_prove.check, log_prove.key, log_disclose.make, log_disclose.check):
+for _proof in (log_prove.prove, log_prove.check, log_prove.key, log_disclose.make, log_disclose.check, log_erase.erase):
     command.add_command(_proof)
 
 

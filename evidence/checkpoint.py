@@ -48,6 +48,10 @@ class NoteSignature:
     key_id: bytes
     signature: bytes
 
+    def text(self) -> str:
+        """The line, with its line feed."""
+        return f"{DASH}{self.name} {base64.b64encode(self.key_id + self.signature).decode('ascii')}\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -130,19 +134,21 @@ def one_base64(text: str) -> bytes:
 
 
 class CheckpointSigner:
-    """Signs the checkpoints of one log."""
+    """Signs the checkpoints of one log, while a key is being exchanged with the `former` one too."""
 
-    def __init__(self, origin: str, signer: Signer) -> None:
+    def __init__(self, origin: str, signer: Signer, former: Signer | None = None) -> None:
         """Raises UsageError (see `Verifier.of`)."""
         self.verifier = Verifier.of(origin, signer.public_key())
-        self._key_id = self.verifier.key_id()
-        self._signer = signer
+        self._signers = [
+            (Verifier.of(origin, one.public_key()).key_id(), one) for one in (signer, former) if one is not None
+        ]
 
     def sign(self, size: int, root: bytes) -> str:
         """The signed note of a checkpoint."""
         text = Checkpoint(self.verifier.name, size, root).text()
-        line = base64.b64encode(self._key_id + self._signer.sign(text.encode())).decode("ascii")
-        return f"{text}\n{DASH}{self.verifier.name} {line}\n"
+        signatures = [base64.b64encode(id_ + signer.sign(text.encode())) for id_, signer in self._signers]
+        lines = [f"{DASH}{self.verifier.name} {signature.decode('ascii')}\n" for signature in signatures]
+        return f"{text}\n{''.join(lines)}"
 
 
 def parse_note(note: str) -> Note:

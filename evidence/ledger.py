@@ -190,6 +190,13 @@ class Ledger:
             future.set_result(None)
         return future
 
+    def sign_with(self, signer: Signer, former: Signer | None = None) -> None:
+        """Sign the checkpoints from the next one on with this key, and with the `former` one if it is given.
+
+        Raises UsageError (see `CheckpointSigner`).
+        """
+        self._signer = CheckpointSigner(self.origin, signer, former)
+
     async def erase(self, end: int) -> bool:
         """Erase the entries before `end` for good, between the batches of others; False if copies are left (`scrub`).
 

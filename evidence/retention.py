@@ -7,6 +7,7 @@ that dies in between goes on where it was when it starts again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from ..formats.errors import UsageError
+from ..formats.errors import LictorError, UsageError
 from .entry import RETENTION, own_fields
 from .ledger import Ledger
 from .store import Reader
@@ -22,6 +23,7 @@ from .store import Reader
 log = logging.getLogger(__name__)
 
 DAY = 86400.0
+LOOK_S = 5.0
 BY_HAND = "by hand"
 _META = "erasing"
 
@@ -64,12 +66,22 @@ class Retention:
         self._needed_from = needed_from
         self._next = 0.0
         self._copies = False
+        self._one = asyncio.Lock()
 
     async def resume(self) -> None:
         """Finish an erasure that was announced before the last process ended, and clear away its copies."""
         end = int(self._stored.meta(_META) or 0)
         if end:
             self._copies = not await self._ledger.erase(end)
+
+    async def run(self, days: float | None) -> None:
+        """For ever, beside everything else: see `daily`. Errors are logged; where the ledger is dead all else fails."""
+        while True:
+            try:
+                await self.daily(days)
+            except LictorError as e:
+                log.error("nothing is erased: %s", e)
+            await asyncio.sleep(LOOK_S)
 
     async def daily(self, days: float | None) -> None:
         """Call often: once a day erase what is older than `days`; meanwhile clear away copies that a reader held."""
@@ -88,6 +100,10 @@ class Retention:
 
         Raises UsageError for a time to come, LedgerError.
         """
+        async with self._one:
+            return await self._erase(before, rule)
+
+    async def _erase(self, before: float, rule: str) -> Erasure:
         if before > self._ledger.now():
             raise UsageError(f"the time {before:f} is to come: name one in the past, before which entries are erased")
         # First the rows of empty windows are moved up and the entries are durable; then what is read is all there is.

@@ -96,11 +96,17 @@ class LedgerSettings:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceSettings:
-    """BETs every `interval_s` seconds, give or take the fraction `jitter`, for these Verifiers."""
+    """BETs every `interval_s` seconds, give or take the fraction `jitter`, for these Verifiers.
+
+    Entries older than `retention_days` are erased; None keeps them. `signer` is the socket of the process that holds
+    the evidence key; None: it is the file in the monitor's folder.
+    """
 
     interval_s: float
     jitter: float
     audience: tuple[str, ...]
+    retention_days: float | None
+    signer: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +276,8 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
             interval_s=float(evidence.get("interval_s", 60)),
             jitter=float(evidence.get("jitter", 0.2)),
             audience=tuple(evidence.get("audience", [f"spiffe://{trust_domain}/verifier"])),
+            retention_days=evidence.get("retention_days"),
+            signer=base / evidence["signer"].removeprefix("unix:") if "signer" in evidence else None,
         ),
         api=ApiSettings(entries=document.get("api", {}).get("entries", False)),
         witnessing=_witnessing(base, document),

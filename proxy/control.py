@@ -18,19 +18,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..certs.domain import TrustDomain
-from ..certs.evidence_keys import evidence_jwk
 from ..evidence import durability
 from ..evidence.demand import Demands
 from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
 from ..evidence.issuer import Issuer
 from ..evidence.ledger import Ledger
 from ..evidence.recorder import Recorder
+from ..evidence.retention import Retention
 from ..evidence.sqlite_store import SqliteReader, SqliteStore
 from ..formats import base64url
 from ..formats.errors import LictorError, UsageError
-from ..formats.keys import KeySigner
+from ..formats.jws import Signer
 from .channel import Frames
 from .config import Config
+from .evidence_key import EvidenceKey
 from .operator import Operator
 from .orders import orders
 from .policies import policies_for
@@ -82,7 +83,7 @@ class ControlProcess:
         for name, address in config.listen.named().items():
             check_free(name, address)
         freshen(TrustDomain.open(config.identity.trust), config.monitor.name)
-        signer = KeySigner.from_file(config.monitor_dir / "evidence.key")
+        signer = EvidenceKey(config)
         ledger = self._open_ledger(signer)
         self._state = State(self._in_force, self._store, ledger.size, ledger.now())
         self._recorder = Recorder(
@@ -97,14 +98,18 @@ class ControlProcess:
             state=self._state,
         )
         transparency = Transparency(config, ledger)
-        operator = Operator(config.ledger.path, orders(self._demands(ledger, signer)))
-        ticker = asyncio.create_task(self._tick(ledger))
+        retention = Retention(ledger, self._store, config.monitor.spiffe_id, self._recorder.needed_from)
+        await retention.resume()
+        operator = Operator(config.ledger.path, orders(self._demands(ledger, signer), retention))
+        ticker = asyncio.create_task(self._tick(ledger, signer))
+        keeper = asyncio.create_task(retention.run(config.evidence.retention_days))
         try:
             await transparency.start()
             await operator.start()
             await self._serve()
         finally:
             ticker.cancel()
+            keeper.cancel()
             await operator.close()
             await self._end_workers()
             try:
@@ -113,7 +118,7 @@ class ControlProcess:
             finally:
                 await ledger.close()
 
-    def _open_ledger(self, signer: KeySigner) -> Ledger:
+    def _open_ledger(self, signer: EvidenceKey) -> Ledger:
         config = self._config
         folder = config.ledger.path.parent
         try:
@@ -123,13 +128,12 @@ class ControlProcess:
         store = self._store = SqliteStore(config.ledger.path, config.ledger.durability)
         self._salt = log_salt(store)
         ledger = Ledger.open(store, f"{config.monitor.trust_domain}/monitor/{config.monitor.name}", signer)
-        jwk = evidence_jwk((config.monitor_dir / "evidence.pem").read_bytes())
-        ledger.put_document("key", signer.kid, jwk)
+        signer.enter(ledger, store, config.monitor.spiffe_id)
         durability.announce(ledger, store, config.monitor.spiffe_id)
         self._keep_bindings(ledger)
         return ledger
 
-    def _demands(self, ledger: Ledger, signer: KeySigner) -> Demands:
+    def _demands(self, ledger: Ledger, signer: Signer) -> Demands:
         config = self._config
         issuer = Issuer(ledger, signer, config.monitor.spiffe_id, config.evidence.audience)
         return Demands(ledger, issuer, lambda agent: self._policies(agent), lambda: SqliteReader(config.ledger.path))
@@ -159,7 +163,7 @@ class ControlProcess:
             host, port = config.listen.api
             self._announce(f"the log is served on {host}:{port}")
 
-    async def _tick(self, ledger: Ledger) -> None:
+    async def _tick(self, ledger: Ledger, key: EvidenceKey) -> None:
         domain = TrustDomain.open(self._config.identity.trust)
         for second in itertools.count():
             await asyncio.sleep(TICK_S)
@@ -167,6 +171,8 @@ class ControlProcess:
                 await self._recorder.tick()
                 if self._bindings.poll():
                     await self._reload(ledger)
+                if await key.poll(ledger, self._config.monitor.spiffe_id):
+                    self._announce(f"evidence is signed with the key {key.kid}")
                 if second % FRESHEN_EVERY == 0 and freshen(domain, self._config.monitor.name):
                     self._restart_workers()
             except LictorError as e:

@@ -32,7 +32,7 @@ class KnownKeys:
 
     def _read_if_changed(self) -> bool:
         try:
-            stamp = {path: path.stat().st_mtime_ns for path in sorted(self._monitors.glob("*/evidence.pem"))}
+            stamp = {path: path.stat().st_mtime_ns for path in sorted(self._monitors.glob("*/evidence*.pem"))}
         except OSError:
             return False
         if stamp == self._stamp:

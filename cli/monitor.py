@@ -1,0 +1,52 @@
+"""`lictor monitor`: the keys of a monitor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..certs.domain import MONITOR_DAYS, TrustDomain
+from ..certs.evidence_keys import evidence_jwk
+from .agent import trust_option
+from .output import console, json_option, print_json
+
+
+@click.group("monitor")
+def command() -> None:
+    """The keys of a monitor: rotate-evidence, retire-evidence."""
+
+
+@command.command("rotate-evidence")
+@click.argument("name")
+@click.option("--days", type=float, default=MONITOR_DAYS, show_default=True, help="How long the certificate is good.")
+@click.option("--no-overlap", is_flag=True, help="Delete the key before at once: it is lost or known to others.")
+@trust_option
+@json_option
+def rotate(name: str, days: float, no_overlap: bool, trust: Path, as_json: bool) -> None:
+    """Give the monitor NAME a new evidence key and certificate. A running monitor takes it within a second.
+
+    It signs tokens with the new key from then on, and checkpoints with both until `retire-evidence`. What the key
+    before has signed stays valid: its certificate is kept, here and in the log.
+    """
+    files = TrustDomain.open(trust).rotate_evidence(name, days, overlap=not no_overlap)
+    kid = evidence_jwk(files.evidence_cert.read_bytes())["kid"]
+    if as_json:
+        print_json({"ok": True, "monitor": str(files.spiffe_id), "kid": kid, "overlap": not no_overlap})
+        return
+    console.print(f"{files.spiffe_id} signs with {kid}", markup=False)
+    if not no_overlap:
+        console.print(f"when witnesses and verifiers know it:  lictor monitor retire-evidence {name}", markup=False)
+
+
+@command.command("retire-evidence")
+@click.argument("name")
+@trust_option
+@json_option
+def retire(name: str, trust: Path, as_json: bool) -> None:
+    """Delete the evidence key that the monitor NAME had before the last rotation."""
+    found = TrustDomain.open(trust).retire_evidence(name)
+    if as_json:
+        print_json({"ok": True, "retired": found})
+    else:
+        console.print("the former key is deleted" if found else "there is no former key")
