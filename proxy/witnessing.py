@@ -65,6 +65,7 @@ class Witnessing:
         self._reading = asyncio.Lock()
         self._peers = [_Peer(settings, _context(settings)) for settings in config.witnessing.witnesses]
         self._note, self._size = "", 0
+        self._lines: dict[str, str] = {}
         self._session: aiohttp.ClientSession | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -120,19 +121,18 @@ class Witnessing:
         await asyncio.gather(*(self._ask(peer) for peer in due))
 
     async def _take_up(self, head: Head) -> None:
-        """Make the log's end the checkpoint of this round, with what was signed of it before."""
+        """Make the log's end the checkpoint of this round, with what was signed of it before.
+
+        After a start every witness is asked again all the same: it may have signed a longer log than this one.
+        """
         if head.size == self._size:
             return
         kept = await asyncio.to_thread(self._reader.checkpoint, head.size)
-        self._size = head.size
-        self._note = kept.note if kept is not None and kept.cosignatures else head.checkpoint
-        names = self._cosigners(self._note)
-        for peer in self._peers:
-            if peer.settings.witness.name in names:
-                peer.cosigned = peer.size = head.size
-
-    def _cosigners(self, note: str) -> tuple[str, ...]:
-        return cosigners(parse_note(note), [peer.settings.witness for peer in self._peers])
+        self._size, self._note, self._lines = head.size, head.checkpoint, {}
+        if kept is not None:
+            note, witnesses = parse_note(kept.note), [peer.settings.witness for peer in self._peers]
+            cosigners(note, witnesses)
+            self._lines = {w.name: line.text() for line in note.signatures for w in witnesses if w.signed(line)}
 
     async def _ask(self, peer: _Peer) -> None:
         name = peer.settings.witness.name
@@ -145,9 +145,9 @@ class Witnessing:
             log.warning("the witness %s signs again", name)
         peer.cosigned = peer.size = self._size
         peer.failures, peer.problem, peer.refused = 0, "", False
-        self._note += line
-        count = len(self._cosigners(self._note))
-        self._ledger.put_checkpoint(CheckpointRow(self._size, self._note, count))
+        self._lines[name] = line
+        note = self._note + "".join(self._lines.values())
+        self._ledger.put_checkpoint(CheckpointRow(self._size, note, len(self._lines)))
 
     def _failed(self, peer: _Peer, error: Exception) -> None:
         problem = str(error) or type(error).__name__
