@@ -106,7 +106,7 @@ def entry(seq: int, timestamp: float, **more: Any) -> Json:
 ENTRIES = [
     entry(5, NOW - 50.5),
     entry(6, NOW - 49.999999, action_type="http_request", action_target="https://xn--bcher-kva.example/ü€😀\u2028"),
-    entry(9, NOW - 1, action_parameters={"sizes": [0, 1e-7, 0.1, 9007199254740991], "€": None, 'a\u0000"\\': True}),
+    entry(9, NOW - 1, action_parameters={"sizes": [0, 0.001, 0.1, 9007199254740991], "€": None, 'a\u0000"\\': True}),
 ]
 
 
