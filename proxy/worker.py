@@ -31,7 +31,7 @@ from ..certs.contexts import listener_context
 from ..certs.revocation import RevocationList
 from ..formats import base64url
 from ..formats.errors import UsageError
-from . import loop, permit, request_reader
+from . import loop, permit, request_reader, response_reader
 from .channel import ControlClient
 from .config import Config, load
 from .engine import Engine, EngineOptions, Listener
@@ -106,6 +106,7 @@ class Worker:
         self._revoked = RevocationList(trust / "crl.pem", ca_pem)
         permit.install(permitted, config.limits.judged_body_bytes)
         request_reader.install()
+        response_reader.install()
         identify = self._identify = Identify(
             lambda client: engine.peer_certificate(client),
             config.monitor.trust_domain,

@@ -73,6 +73,17 @@ class Streams(Server):
                 self._start(handler, "Content-Length: 1000000")
                 handler.wfile.write(b"x" * 1000)
                 handler.close_connection = True
+            case "/early":
+                handler.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+                super().answer(handler)
+            case "/head-without-end":
+                handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                with contextlib.suppress(OSError):
+                    for _ in range(BIG // len(BLOCK)):
+                        handler.wfile.write(b"X: " + b"x" * len(BLOCK))
+            case "/no-response":
+                handler.wfile.write(b"220 smtp.example ESMTP\r\n\r\n")
+                handler.close_connection = True
             case "/trailers":
                 self._start(handler, "Transfer-Encoding: chunked", "Trailer: X-Sum")
                 handler.wfile.write(b"2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n")
@@ -266,6 +277,23 @@ def test_server_that_breaks_off(place: Place) -> None:
         assert len(wire.read_rest()) == 1000, "the agent sees that it is not complete"
     outcome = place.monitor.outcome(since)
     assert (outcome["complete"], outcome["response_bytes"]) == (False, 1000)
+
+
+@pytest.mark.parametrize("path", ["/head-without-end", "/no-response"])
+def test_answer_that_is_no_response(place: Place, path: str) -> None:
+    since, before = len(place.monitor.entries()), place.worker_memory()
+    with Wire(place.monitor) as wire:
+        answer = wire.tunnel(place.at).request("GET", path)
+    assert (answer.status, answer.json()["status"]) == (502, 502)
+    assert place.monitor.outcome(since)["complete"] is False
+    assert place.worker_memory() - before < 16 * MIB
+
+
+def test_interim_response(place: Place) -> None:
+    """It is not the answer; the answer comes after it."""
+    with Wire(place.monitor) as wire:
+        assert wire.tunnel(place.at).request("GET", "/early").json() == {"path": "/early"}
+        assert wire.request("GET", "/x").status == 200
 
 
 def test_trailers_end_the_exchange(place: Place) -> None:

@@ -1,0 +1,57 @@
+"""mitmproxy's reader of HTTP/1 responses, with a bound on their head, and without the mistake about interim responses.
+
+A patch of mitmproxy (12.2.3): `Http1Client` in `mitmproxy.proxy.layers.http` is replaced by a subclass. mitmproxy
+keeps a head without end in memory, and takes an interim response (103 Early Hints) for the answer. Only `read_headers`
+differs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from typing import Any
+
+from mitmproxy.net.http import http1
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers import http as layer
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._http1 import Http1Client, make_body_reader
+
+from .request_reader import MAX_HEAD
+
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9][0-9]( |$)")
+
+
+def install() -> None:
+    """Replace mitmproxy's Http1Client in this process."""
+    layer.Http1Client = ResponseReader  # type: ignore[attr-defined]
+
+
+class ResponseReader(Http1Client):
+    """Reads responses; an interim one is skipped, as nobody here waits for it."""
+
+    def read_headers(self, event: events.ConnectionEvent) -> Generator[commands.Command, Any, None]:
+        if not isinstance(event, events.DataReceived) or self.request is None or self.stream_id is None:
+            yield from super().read_headers(event)
+            return
+        lines = self.buf.maybe_extract_lines()
+        while lines is not None and (not lines or _INTERIM.match(bytes(lines[0]))):
+            lines = self.buf.maybe_extract_lines()
+        try:
+            if (len(self.buf) if lines is None else sum(map(len, lines))) > MAX_HEAD:
+                raise ValueError(f"its head has more than {MAX_HEAD} bytes")
+            if lines is None:
+                return
+            self.response = http1.read_response_head([bytes(line) for line in lines])
+            size = http1.expected_http_body_size(self.request, self.response)
+        except ValueError as e:
+            self.state = self.done
+            text = f"the server's answer is not an HTTP/1.1 response: {e}"[:300]
+            yield commands.CloseConnection(self.conn)
+            yield ReceiveHttp(ResponseProtocolError(self.stream_id, text, ErrorCode.GENERIC_SERVER_ERROR))
+            return
+        yield ReceiveHttp(ResponseHeaders(self.stream_id, self.response, size == 0))
+        self.body_reader = make_body_reader(size)
+        self.state = self.read_body
+        yield from self.state(event)
