@@ -158,3 +158,31 @@ def test_audit_lets_pass_what_it_reports(
     verified(monitor)
     (first, *_) = [json.loads(base64url.decode(token.split(".")[1])) for token in monitor.tokens("bets")]
     assert (first["bhv_result"], first["bhv_details"][0]["violations"]) == ("fail", 1)
+
+
+def test_after_private_data_nothing_goes_outside(
+    make_monitor: Callable[..., Monitor], outside: Outside, server: Server
+) -> None:
+    private, elsewhere = "urn:example:ds:private", "urn:example:tool:outside"
+    document = binding(data_source_access=[private], tool_call=[elsewhere])
+    document["expected_behaviors"].append(
+        {
+            "behavior_id": "bhv-flow",
+            "observable_actions": ["tool_call", "http_request", "model_inference"],
+            "compliance_criteria": {"type": "sequence", "scope": "agent", "never_after": [private]},
+        }
+    )
+    targets = target(private, "data_source", f"https://localhost:{server.port}/private/**")
+    targets += target(elsewhere, "tool", f"https://localhost:{server.port}/outside/**")
+    more = f'[interception]\nupstream_ca = "{outside.ca}"\n'
+    monitor = make_monitor("flow", {"main": document}, targets=targets, more=more, workers=2)
+
+    assert get(monitor, server, "/outside/1").status == 200
+    assert get(monitor, server, "/private/2").status == 200
+    refused = [get(monitor, server, "/outside/3").json() for _ in range(6)]
+    assert {(r["reason"], r["behavior_id"]) for r in refused} == {("forbidden_after", "bhv-flow")}
+    monitor.kill()
+    monitor.start()
+    assert get(monitor, server, "/outside/4").json()["reason"] == "forbidden_after"
+    assert get(monitor, server, "/private/5").status == 200
+    assert [path for _, path, _, _ in server.requests] == ["/outside/1", "/private/2", "/private/5"]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from lictor.bindings.criteria.rate import RateMemory
 from lictor.bindings.model import Binding
 from lictor.bindings.schema import load_binding
 from lictor.evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
@@ -282,4 +283,19 @@ async def test_a_memory_that_was_erased_is_said(
         criteria["within_s"] = horizon
     State(bound(criteria), monitor.store, 20, times[15] + 10)
     assert ("were erased" in caplog.text) is warned
+    await monitor.ledger.close()
+
+
+async def test_an_error_in_a_memory_lets_nothing_out(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor.start(bound(rate(5)))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RateMemory, "judge", broken)
+        with pytest.raises(RuntimeError):
+            await monitor.act()
+    assert monitor.entries() == []
+    assert (await monitor.act())[0] == "allow"
     await monitor.ledger.close()
