@@ -24,14 +24,15 @@ from mitmproxy.proxy.layers.http import _events as events
 from mitmproxy.proxy.layers.http import _hooks as hooks
 
 from ..addons.exchange import Problem, set_problem
+from . import relied_on
 from .request_reader import problem_with
 
-CHECKED_VERSION = "12.2.3"
 CommandGenerator = Generator[commands.Command, Any, bool]
 
 
 def install(permitted: Callable[[http.HTTPFlow], bool], judged_body_bytes: int) -> None:
-    """Replace mitmproxy's HttpStream in this process."""
+    """Replace mitmproxy's HttpStream in this process. Raises UsageError for a mitmproxy that it does not fit."""
+    relied_on.check()
 
     class PermitStream(_PermitStream):
         _permitted = staticmethod(permitted)

@@ -1,0 +1,27 @@
+"""Another mitmproxy is taken only where it does not differ."""
+
+from __future__ import annotations
+
+import pytest
+from mitmproxy import version
+
+from lictor.formats.errors import UsageError
+from lictor.proxy import relied_on
+
+
+def test_this_one_fits() -> None:
+    assert relied_on.changed() == []
+    relied_on.check()
+
+
+def test_another_version_that_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version, "VERSION", "12.9.9")
+    relied_on.check()
+
+
+def test_another_version_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version, "VERSION", "12.9.9")
+    function, _ = relied_on.RELIED_ON[0]
+    monkeypatch.setattr(relied_on, "RELIED_ON", ((function, "another hash"),))
+    with pytest.raises(UsageError, match=r"12\.9\.9 changes .*state_wait_for_request_headers.*install mitmproxy"):
+        relied_on.check()
