@@ -68,8 +68,8 @@ def write_private(path: Path, key: PrivateKey) -> None:
         f.write(pem)
 
 
-def read_private(path: Path) -> PrivateKey:
-    """Read a PKCS#8 PEM key. Raises UsageError if it is missing, of another kind, or open to others."""
+def read_closed(path: Path) -> bytes:
+    """A file with a private key in it. Raises UsageError if it cannot be read or is open to others."""
     try:
         with open(path, "rb") as f:
             mode = os.fstat(f.fileno()).st_mode
@@ -78,6 +78,12 @@ def read_private(path: Path) -> PrivateKey:
         raise UsageError(f"the key {path} cannot be read: {e.strerror}") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise UsageError(f"the key {path} is open to others (mode {stat.S_IMODE(mode):04o}): run chmod 600 {path}")
+    return pem
+
+
+def read_private(path: Path) -> PrivateKey:
+    """Read a PKCS#8 PEM key. Raises UsageError if it is missing, of another kind, or open to others."""
+    pem = read_closed(path)
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as e:

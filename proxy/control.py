@@ -29,6 +29,7 @@ from ..evidence.sqlite_store import SqliteReader, SqliteStore
 from ..formats import base64url
 from ..formats.errors import LictorError, UsageError
 from ..formats.jws import Signer
+from ..formats.keys import read_closed
 from .channel import Frames
 from .config import Config
 from .evidence_key import EvidenceKey
@@ -83,6 +84,8 @@ class ControlProcess:
         for name, address in config.listen.named().items():
             check_free(name, address)
         freshen(TrustDomain.open(config.identity.trust), config.monitor.name)
+        for path in (config.monitor_dir / "interception.pem", *(t.client_key for t in config.targets if t.client_key)):
+            read_closed(path)
         signer = EvidenceKey(config)
         ledger = self._open_ledger(signer)
         self._state = State(self._in_force, self._store, ledger.size, ledger.now())
