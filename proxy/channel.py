@@ -185,7 +185,11 @@ class ControlClient:
             return
         waiting = self._waiting.pop(number, None)
         if waiting is not None:
-            _settle(waiting, waiting.make(payload) if good else ControlError(payload["text"], payload["reason"]))
+            try:
+                answer = waiting.make(payload) if good else ControlError(payload["text"], payload["reason"])
+            except (TypeError, KeyError) as e:
+                answer = ControlError(f"the control process gave what is no receipt: {e}")
+            _settle(waiting, answer)
         elif good:
             self._too_late(self._late.pop(number, ""), payload)
         else:

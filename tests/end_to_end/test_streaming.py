@@ -195,7 +195,7 @@ def test_an_upload_waits_for_its_server_in_flat_memory(place: Place) -> None:
     place.server.accepting.clear()
     with Wire(place.monitor) as wire:
         wire.tunnel(place.at).send(head("POST", "/upload", f"Host: {place.at}", f"Content-Length: {BIG}"))
-        wire.socket.settimeout(0.5)
+        wire.socket.settimeout(1.5)
         with pytest.raises(TimeoutError):
             wire.send(bytes(BIG))
     place.server.accepting.set()

@@ -102,3 +102,103 @@ async def test_what_was_refused_for_lateness_still_counts_until_it_is_answered(e
     await asyncio.sleep(0.02)
     assert "no receipt within" in str(await refused(both.client))
     assert len(both.got) == 3
+
+
+class TestFrames:
+    """The cutting of the byte stream, and what becomes of one that is no frames."""
+
+    async def frames(self) -> tuple[Frames, list[Any], list[bool], socket.socket]:
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        got, lost = list[Any](), list[bool]()
+        frames = Frames(got.append, lambda: lost.append(True))
+        await asyncio.get_running_loop().create_connection(lambda: frames, sock=ours)
+        return frames, got, lost, theirs
+
+    async def until(self, ask: Callable[[], object]) -> None:
+        async with asyncio.timeout(5):
+            while not ask():
+                await asyncio.sleep(0.005)
+
+    async def test_cut_anywhere(self) -> None:
+        frames, got, _, other = await self.frames()
+        data = b"".join(len(one).to_bytes(4) + one for one in (b"[1]", b'{"a":"' + b"x" * 70_000 + b'"}', b"[2]"))
+        for start in range(0, len(data), 777):
+            other.send(data[start : start + 777])
+            await asyncio.sleep(0)
+        await self.until(lambda: len(got) == 3)
+        assert (got[0], got[2], len(got[1]["a"])) == ([1], [2], 70_000)
+        frames.close()
+
+    async def test_order(self) -> None:
+        frames, _, _, other = await self.frames()
+        for number in range(100):
+            frames.send([number])
+        await asyncio.sleep(0.05)
+        data, numbers = other.recv(65536), []
+        while data:
+            end = 4 + int.from_bytes(data[:4])
+            numbers.append(int(data[5 : end - 1]))
+            data = data[end:]
+        assert numbers == list(range(100))
+        frames.close()
+
+    @pytest.mark.parametrize(
+        ("what", "data"),
+        [("length beyond the bound", b"\xff\xff\xff\xff"), ("not JSON", b"\0\0\0\1{"), ("not UTF-8", b"\0\0\0\1\xff")],
+    )
+    async def test_what_is_no_frame_ends_the_channel(self, what: str, data: bytes) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        _, got, lost, other = await self.frames()
+        other.send(data)
+        await self.until(lambda: lost)
+        assert got == []
+
+    async def test_sending_to_nobody(self) -> None:
+        frames, _, lost, other = await self.frames()
+        other.close()
+        await self.until(lambda: lost)
+        frames.send([1])
+        await asyncio.sleep(0)
+
+
+async def test_the_control_process_dies(ends: Any) -> None:
+    """Everything that waits is refused at once, everything after it too, and the worker is told."""
+    one = await ends(timeout=60, limit=10)
+    gone: list[bool] = []
+    one.client._on_lost = lambda: gone.append(True)
+    answers: list[Any] = []
+    waiting = [one.client.record_action(DRAFT, answers.append) for _ in range(3)]
+    await one.has(3)
+    one.control.close()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*waiting)
+    assert [type(a) for a in answers] == [ControlError] * 3
+    assert gone == [True]
+    assert "gone" in str(await refused(one.client))
+    one.client.tell("outcome", None)
+
+
+async def test_a_hook_that_fails_on_its_receipt(ends: Any) -> None:
+    """The exception reaches the engine, which refuses the exchange."""
+    one = await ends(timeout=60, limit=10)
+
+    def fails(answer: Any) -> None:
+        raise ValueError("in the hook")
+
+    future = one.client.record_action(DRAFT, fails)
+    await one.has(1)
+    one.control.send([one.got[0][0], True, receipt(0)])
+    with pytest.raises(ValueError, match="in the hook"):
+        await asyncio.wait_for(future, 5)
+
+
+async def test_an_answer_that_is_no_receipt_is_none(ends: Any) -> None:
+    one = await ends(timeout=0.3, limit=10)
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    answers: list[Any] = []
+    future = one.client.record_action(DRAFT, answers.append)
+    await one.has(1)
+    one.control.send([one.got[0][0], True, {"decision": "allow"}])
+    await asyncio.wait_for(asyncio.wait([future]), 5)
+    assert not any(getattr(a, "decision", "") == "allow" for a in answers)
