@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import server_hooks
 
 from .patches import encrypt
 
-if TYPE_CHECKING:
-    from .connection_driver import ConnectionDriver
+
+class Driver(Protocol):
+    """What a peer tells its driver."""
+
+    def received(self, peer: Peer, data: bytes) -> None:
+        """Bytes have come in."""
+
+    def eof(self, peer: Peer) -> bool:
+        """Nothing more will come in. True keeps the connection open for what is still to be sent."""
+
+    def gone(self, peer: Peer) -> None:
+        """The connection is closed, by whichever side."""
+
+    def regulate(self) -> None:
+        """A send buffer has filled or emptied."""
 
 
 class Peer(asyncio.Protocol):
@@ -25,7 +38,7 @@ class Peer(asyncio.Protocol):
     reading: bool | None = True  # None: not before the layers know the connection
     tls: Any = None  # the TLS session that `plain` is to be sent through
 
-    driver: ConnectionDriver
+    driver: Driver
     connection: Connection
 
     def __init__(self) -> None:
