@@ -19,9 +19,11 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 
 from ..bindings.catalog import ACTION_TYPES, Catalog
 from ..bindings.classification import Classified, RequestFacts, Unclassifiable, classify, needs_body
+from ..bindings.keep import NOTHING, Kept
 from ..bindings.model import Action, ActionType, BehaviorResult, Decision, Verdict
 from ..bindings.policy import Policy
 from ..evidence.entry import ActionDraft, OutcomeDraft, Receipt
+from ..evidence.salted import disclosure
 from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.names import host_text, parse_authority, parse_origin_form, url_text
 from . import delegate
@@ -171,9 +173,7 @@ class Enforce:
         exchange.classified = actions
         if exchange.delegated:
             exchange.salt = None
-        judged = [
-            (a, policy.judge(Action(exchange.agent_id, a.type, a.target, a.parameters, a.content))) for a in actions
-        ]
+        judged = [(a, policy.judge(as_action(exchange, a))) for a in actions]
         if body is not None:
             exchange.request_tally = Tally(exchange.salt)
             exchange.request_tally.update(body)
@@ -183,7 +183,11 @@ class Enforce:
         self, flow: http.HTTPFlow, exchange: Exchange, judged: Sequence[tuple[Classified, Decision]]
     ) -> Future[None] | Awaitable[None]:
         exchange.classified = tuple(action for action, _ in judged)
-        drafts = [draft(flow.request, exchange, action, decision) for action, decision in judged]
+        policy = self._policy()
+        drafts = [
+            draft(flow.request, exchange, action, decision, policy.kept(as_action(exchange, action)))
+            for action, decision in judged
+        ]
         if len(drafts) == 1:
             return self._control.record_action(drafts[0], lambda r: self._settle(flow, exchange, judged, [r]))
         return self._record_all(flow, exchange, judged, drafts)
@@ -320,9 +324,18 @@ def facts_of(request: http.Request, exchange: Exchange, body: bytes | None) -> R
     )
 
 
-def draft(request: http.Request, exchange: Exchange, action: Classified, decision: Decision) -> ActionDraft:
-    """The entry to be, with digests in place of content."""
+def as_action(exchange: Exchange, action: Classified) -> Action:
+    """The action as a policy sees it."""
+    return Action(exchange.agent_id, action.type, action.target, action.parameters, action.content)
+
+
+def draft(
+    request: http.Request, exchange: Exchange, action: Classified, decision: Decision, kept: Kept = NOTHING
+) -> ActionDraft:
+    """The entry to be, with digests in place of content; what is to be kept of that goes beside it."""
     parameters = dict(action.parameters)
+    if kept.omitted:
+        parameters["kept_omitted"] = kept.omitted
     if exchange.query:
         tally = Tally(exchange.salt)
         tally.update(exchange.query.encode("utf-8", "surrogateescape"))
@@ -345,6 +358,7 @@ def draft(request: http.Request, exchange: Exchange, action: Classified, decisio
         execution_context=tuple(context),
         traceparent=trace if trace and trace.isascii() else None,
         audience=(target.agent_id,) if target is not None and target.agent_id else (),
+        disclosures=tuple(disclosure(name, value) for name, value in kept.values),
     )
 
 

@@ -98,7 +98,8 @@ class Decision:
 class Behavior:
     """One behavior descriptor of a binding. `severity`: low, medium, high, critical. `on_violation`: deny or flag.
 
-    `targets` are patterns: of the observed types it judges only the actions on these targets; None: on all.
+    `targets` are patterns: of the observed types it judges only the actions on these targets; None: on all. `keep`
+    names what of the content of such actions is kept (see `keep`); None: nothing.
     """
 
     behavior_id: str
@@ -108,6 +109,7 @@ class Behavior:
     severity: str = "high"
     on_violation: str = "deny"
     targets: tuple[str, ...] | None = None
+    keep: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from ..formats.names import url_text
 from .catalog import ACTION_TYPES, Catalog, Target
 from .criteria import compile_criteria
 from .criterion import Reads, Stateless
+from .keep import NOTHING, Keep, Kept, keep
 from .model import Action, ActionType, Behavior, BehaviorResult, Binding, Decision, Verdict
 from .patterns import AllowSet
 from .subjects import applies_to
@@ -41,6 +42,12 @@ class _Rule:
     denies: bool
     prefix: str
     targets: AllowSet | None
+    keep: Keep | None
+
+    @property
+    def reads(self) -> Reads:
+        """What must be known of an action to judge it and to keep of it what is asked for."""
+        return _most(part.reads for part in (self.compiled, self.keep) if part is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ class _Rules:
     hint: str
     some_targets: bool
     reads: Reads
+    keeps: bool
 
 
 class Policy:
@@ -87,6 +95,14 @@ class Policy:
             return _decide(observing, None, rules.hint, action)
         return _decide(rules.rules, rules.satisfied, rules.hint, action)
 
+    def kept(self, action: Action) -> Kept:
+        """What is to be kept of the action's content, allowed or not."""
+        rules = self._rules(action.agent_id).get(action.type)
+        if rules is None or not rules.keeps or action.content is None:
+            return NOTHING
+        observing = (r for r in rules.rules if r.targets is None or r.targets.matches(action.target))
+        return keep([r.keep for r in observing if r.keep is not None], action.content)
+
     def reads(self, agent_id: str, target: Target | None, url: tuple[str, str, int, str]) -> Reads:
         """What must be known of this agent's request before it can be judged.
 
@@ -97,9 +113,7 @@ class Policy:
         for type_ in _types(target):
             rules = by_type.get(type_)
             if rules is not None and rules.reads != "target":
-                found = _most(
-                    (found, *(r.compiled.reads for r in rules.rules if r.compiled and _about(r, target, url)))
-                )
+                found = _most((found, *(r.reads for r in rules.rules if _about(r, target, url))))
         return found
 
     def judge_authority(self, agent_id: str, host: str, port: int) -> Decision | None:
@@ -172,13 +186,15 @@ def _rule(binding: Binding, behavior: Behavior) -> _Rule:
         denies(binding, behavior),
         AUDIT if binding.mode == "audit" else "",
         AllowSet(behavior.targets) if behavior.targets is not None else None,
+        Keep(behavior.keep) if behavior.keep is not None else None,
     )
 
 
 def _rules(type_: ActionType, rules: tuple[_Rule, ...]) -> _Rules:
     some_targets = any(rule.targets is not None for rule in rules)
-    reads = _most(rule.compiled.reads for rule in rules if rule.compiled is not None)
-    return _Rules(rules, _satisfied(rules), hint_for(type_), some_targets, reads)
+    reads = _most(rule.reads for rule in rules)
+    keeps = any(rule.keep is not None for rule in rules)
+    return _Rules(rules, _satisfied(rules), hint_for(type_), some_targets, reads, keeps)
 
 
 def _satisfied(rules: tuple[_Rule, ...]) -> Decision:

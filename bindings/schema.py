@@ -15,6 +15,7 @@ from ..formats import strict_json
 from ..formats.canonical import digest
 from ..formats.errors import FormatError, UsageError
 from .criteria import compile_criteria
+from .keep import Keep
 from .model import ActionType, Behavior, Binding
 from .patterns import AllowSet
 from .subjects import check_subject
@@ -80,6 +81,8 @@ def _to_behavior(item: dict[str, Any], path: str) -> Behavior:
     targets = item.get("targets")
     if targets is not None:
         _at(f"{path}.targets", AllowSet, targets)
+    if "keep" in item:
+        _at(f"{path}.keep", Keep, item["keep"])
     return Behavior(
         behavior_id=item["behavior_id"],
         description=item.get("description", ""),
@@ -88,6 +91,7 @@ def _to_behavior(item: dict[str, Any], path: str) -> Behavior:
         severity=item.get("severity", "high"),
         on_violation=item.get("on_violation", "deny"),
         targets=tuple(targets) if targets is not None else None,
+        keep=item.get("keep"),
     )
 
 

@@ -245,6 +245,45 @@ def test_a_monitor_erases_by_itself_what_is_too_old(
     assert [one.rule for one in report.erased_under] == ["evidence.retention_days = 1e-06"]
 
 
+def test_a_named_argument_is_kept_and_shown_to_an_auditor(
+    make_monitor: Make, outside: Outside, server: Server, domain: TrustDomain
+) -> None:
+    urn, url = "urn:test:tool:mcp", f"https://localhost:{server.port}/mcp"
+    rule = binding(tool_call=[urn, f"{urn}#tools/add"])
+    rule["expected_behaviors"][0]["keep"] = {"values": ["/arguments"], "redact": ["/arguments/password"]}
+    targets = target(urn, "tool", url, protocol="mcp")
+    monitor = make_monitor("keeping", {"main": rule}, targets, more=f'[interception]\nupstream_ca = "{outside.ca}"\n')
+    arguments = {"patient": "Ada Lovelace", "dose": 3, "password": "s3cret-word"}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "arguments": arguments}}
+    proxy = httpx.Proxy(monitor.url, ssl_context=monitor.agent_context())
+    with httpx.Client(proxy=proxy, verify=monitor.target_context(), timeout=20) as client:
+        assert client.post(url, json=call).status_code == 200
+    entry = monitor.wait_for(lambda e: e["action_type"] == "tool_call")
+    assert len(entry["action_parameters"]["_sd"]) == 2
+    monitor.stop()
+
+    ledger, shown = ledger_of(monitor), monitor.path / "shown.json"
+    made = lictor("log", "disclose", entry["seq"], "--field", "/arguments/dose", "-o", shown, "--ledger", ledger)
+    assert made["kept"] == ["/arguments/dose", "/arguments/patient"]
+    made = lictor(
+        "log", "disclose", entry["seq"], "--field", "/arguments/dose", "--bet", made["bets"][0], "-o", shown,
+        "--ledger", ledger,
+    )  # fmt: skip
+    assert shown.stat().st_mode & 0o777 == 0o600
+    found = lictor("log", "verify-disclosure", shown, "--trust", domain.identity_ca)
+    assert (found["fields"], found["hidden"]) == ({"/arguments/dose": 3}, 1)
+    assert found["bet"]["result"] == "pass"
+    for file in monitor.path.rglob("*"):
+        if file.is_file():
+            assert b"s3cret-word" not in file.read_bytes()
+    shown.write_text(shown.read_text().replace("http_request", "tool_call").replace('"fields":["', '"fields":["A'))
+    bad = subprocess.run(
+        [sys.executable, "-m", "lictor", "log", "verify-disclosure", str(shown), "--trust", str(domain.identity_ca)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (bad.returncode, bad.stdout[:3]) == (1, "bad")
+
+
 def monitor_time(monitor: Monitor) -> float:
     return float(monitor.entries()[-1]["timestamp"])
 
