@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import orjson
 
+from ..bindings.model import Verdict
 from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft, Receipt, Tokens
 from ..formats.errors import LictorError
 
@@ -128,9 +129,16 @@ class ControlClient:
         self._waiting: dict[int, _Waiting] = {}
         self._late: dict[int, str] = {}
         """What was refused because its answer did not come in time, with the operation; the answer still will."""
+        self._under_way: set[int] = set()
+        """The seq of every action that was let out and has no outcome yet."""
         self._next = 1
         self._frames: Frames | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Something waits for its receipt, or was let out and has not ended."""
+        return bool(self._waiting or self._under_way)
 
     async def connect(self, sock: socket.socket) -> None:
         """Take up the worker's end of the socket pair."""
@@ -139,10 +147,10 @@ class ControlClient:
         self._sweep()
 
     def record_action(self, draft: ActionDraft, then: Callable[[Receipt | ControlError], None]) -> Future[None]:
-        return self._ask("action", draft, then, lambda answer: Receipt(**answer))
+        return self._ask("action", draft, then, self._receipt)
 
     def accept_delegation(self, draft: InboundDraft, then: Callable[[Receipt | ControlError], None]) -> Future[None]:
-        return self._ask("inbound", draft, then, lambda answer: Receipt(**answer))
+        return self._ask("inbound", draft, then, self._receipt)
 
     def delegation_response(self, node: str, then: Callable[[Tokens | ControlError], None]) -> Future[None]:
         return self._ask("response", node, then, lambda answer: Tokens(**answer))
@@ -151,7 +159,14 @@ class ControlClient:
         self.tell("finish", node)
 
     def record_outcome(self, draft: OutcomeDraft) -> None:
+        self._under_way.discard(draft.outcome_of)
         self.tell("outcome", draft)
+
+    def _receipt(self, answer: dict[str, Any]) -> Receipt:
+        receipt = Receipt(**answer)
+        if receipt.decision != Verdict.DENY:
+            self._under_way.add(receipt.seq)
+        return receipt
 
     def tell(self, operation: str, payload: object) -> None:
         """Send what wants no answer."""

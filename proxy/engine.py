@@ -89,6 +89,7 @@ class Engine:
         self._addons = tuple(addons)
         self._options = options
         self._drivers: dict[str, ConnectionDriver] = {}
+        self._servers: list[asyncio.Server] = []
         self._stopping: asyncio.Event | None = None
         self.ready = asyncio.Event()
         self.addresses: tuple[tuple[str, int], ...] = ()
@@ -104,7 +105,7 @@ class Engine:
         patches.apply()
         self._master = self._make_master()
         self.dispatcher = Dispatcher(self._master.addons.chain, self.cut)
-        servers: list[asyncio.Server] = []
+        servers = self._servers
         try:
             await self._announce("running")
             require_safe(self._master.options)
@@ -116,13 +117,17 @@ class Engine:
             self.ready.set()
             await self._stopping.wait()
         finally:
-            for server in servers:
-                server.close()
+            self.stop_listening()
             for driver in list(self._drivers.values()):
                 driver.cut()
             await asyncio.sleep(0)
             await self._announce("done")
             self._master._legacy_log_events.uninstall()
+
+    def stop_listening(self) -> None:
+        """Take no new connections; those that are open go on. Call it in the engine's loop."""
+        for server in self._servers:
+            server.close()
 
     def shutdown(self) -> None:
         """Stop listening, cut all connections and let `run` return. Call it in the engine's loop."""

@@ -13,6 +13,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -65,8 +66,13 @@ class Worker:
         hello = await self._hello
         with TemporaryDirectory(prefix="lictor-") as confdir:
             engine = self._engine = self._make_engine(hello, Path(confdir))
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, engine.shutdown)
-            tasks = [asyncio.create_task(self._say_ready(engine)), asyncio.create_task(self._watch_revocation(engine))]
+            stopping = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+            tasks = [
+                asyncio.create_task(self._end(engine, stopping)),
+                asyncio.create_task(self._say_ready(engine)),
+                asyncio.create_task(self._watch_revocation(engine)),
+            ]
             await engine.run()
             for task in tasks:
                 task.cancel()
@@ -76,6 +82,15 @@ class Worker:
     async def _say_ready(self, engine: Engine) -> None:
         await engine.ready.wait()
         self._control.tell("ready", None)
+
+    async def _end(self, engine: Engine, stopping: asyncio.Event) -> None:
+        """When told to stop: no new connections, and a grace time for what is under way."""
+        await stopping.wait()
+        engine.stop_listening()
+        deadline = time.monotonic() + self._config.limits.shutdown_s
+        while self._control.busy and time.monotonic() < deadline:  # noqa: ASYNC110 (it changes with every request)
+            await asyncio.sleep(0.02)
+        engine.shutdown()
 
     async def _watch_revocation(self, engine: Engine) -> None:
         """A revoked certificate, or a revocation list that cannot be believed, ends connections that are open."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import socket
 import subprocess
 import sys
 import threading
@@ -123,6 +124,37 @@ def test_outcomes_of_what_shutdown_cuts_off(running: Monitor, server: Server, mo
     outcome = monitor.entries()[-1]
     assert (outcome["outcome_of"], outcome["outcome"]["complete"]) == (0, False)
     assert outcome["outcome"]["response_bytes"] == 1000
+
+
+def test_sigterm_lets_what_is_under_way_end(running: Monitor, server: Server, monkeypatch: Any) -> None:
+    monitor, at = running, f"localhost:{server.port}"
+    arrived, ending = threading.Event(), threading.Event()
+
+    def answer(handler: Any) -> None:
+        arrived.set()
+        ending.wait(20)
+        handler.send_response(200)
+        handler.send_header("Content-Length", "2")
+        handler.end_headers()
+        handler.wfile.write(b"ok")
+
+    monkeypatch.setattr(server, "answer", answer)
+    with Wire(monitor) as wire:
+        wire.tunnel(at).send(f"GET /open/slow HTTP/1.1\r\nHost: {at}\r\n\r\n".encode())
+        assert arrived.wait(20)
+        assert monitor.process is not None
+        monitor.process.terminate()
+        until(lambda: is_closed(monitor.port), what="no new connection is taken")
+        ending.set()
+        assert wire.read_head()[0] == 200
+        assert wire.read(2) == b"ok"
+    assert monitor.stop() == 0
+    assert monitor.entries()[-1]["outcome"]["complete"] is True
+
+
+def is_closed(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def lictor_verifies(monitor: Monitor) -> None:
