@@ -82,11 +82,13 @@ class Place:
         return f"{self.monitor.domain.name}/monitor/{self.monitor.name}"
 
     def act(self, count: int) -> None:
-        """So many requests through the proxy: two entries each."""
+        """So many requests through the proxy: two entries each, all on disk when this returns."""
+        before = len(self.monitor.entries())
         proxy = httpx.Proxy(self.monitor.url, ssl_context=self.monitor.agent_context())
         with httpx.Client(proxy=proxy, verify=self.monitor.target_context(), trust_env=False, timeout=20) as http:
             for number in range(count):
                 assert http.get(f"https://127.0.0.1:{self.server.port}/{number}").status_code == 200
+        until(lambda: len(self.monitor.entries()) >= before + 2 * count, what="every outcome is there")
 
     def session(self) -> requests.Session:
         session = requests.Session()
