@@ -8,6 +8,7 @@ alone. Several versions of a binding may have judged in such a window. Then the 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
@@ -21,6 +22,7 @@ from .issuer import Issuer
 from .ledger import Ledger
 from .lineage import Place
 from .restore import Policies, severities_of
+from .retention import first_since
 from .store import Reader
 from .windows import DEFAULT_DENY, PolicyInfo, Window
 
@@ -84,7 +86,8 @@ class Demands:
     ) -> tuple[str, ...]:
         """One BET of `policy_id`, or of each policy that applies, over `start` <= t < `end` (NumericDates).
 
-        Without `start` from the agent's first entry on, without `end` until now. Raises UsageError for what cannot be.
+        Without `start` from the agent's first entry on (of those not erased), without `end` until now. Raises
+        UsageError for what cannot be.
         """
         async with self._one:
             now = self._ledger.now()
@@ -108,8 +111,10 @@ class Demands:
         with closing(self._open_reader()) as reader:
             head = reader.head()
             size = head.size if head is not None else 0
-            last = _first_from(reader, size, end)
-            first = 0 if start is None else _first_from(reader, size, start)
+            last = first_since(reader, size, end)
+            first = reader.erased() if start is None else first_since(reader, size, start)
+            if start is not None and first == reader.erased() > 0 and _time(reader, first) > start:
+                raise UsageError(f"the entries before {first} are erased, so nothing can be said of {start:f}")
             severities = {row.id: severities_of(row.data) for row in reader.documents("binding")}
             policies = self._policies(reader, agent_id, policy_id)
             found: list[PastWindow] = []
@@ -152,17 +157,9 @@ def _of_agent(entries: Iterable[tuple[int, bytes]], agent_id: str) -> Iterator[t
                 yield seq, data, entry
 
 
-def _first_from(reader: Reader, size: int, moment: float) -> int:
-    """The seq of the first entry at `moment` or later, of a log of `size` entries; timestamps rise with seq."""
-    low, high = 0, size
-    while low < high:
-        middle = (low + high) // 2
-        _, data = next(iter(reader.entries(middle, middle + 1)))
-        if orjson.loads(data)["timestamp"] < moment:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+def _time(reader: Reader, seq: int) -> float:
+    """When entry `seq` was made; beyond the end of the log, never."""
+    return next((float(orjson.loads(data)["timestamp"]) for _, data in reader.entries(seq, seq + 1)), math.inf)
 
 
 def _nearest(reader: Reader, agent_id: str, seq: int, size: int) -> dict[str, Any] | None:

@@ -180,6 +180,8 @@ class WindowCheck:
         one, past = demanded.bet, demanded.past
         if self._is_unknowable(one):
             return
+        if self._is_unknowable(one):
+            return
         said: object = one.ext.get("binding_versions", {one.ext["binding_digest"]: one.ext.get("binding_version")})
         if past.versions:
             self._equal(one, "binding_versions", said, past.versions)

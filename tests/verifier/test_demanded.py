@@ -12,6 +12,8 @@ from lictor.evidence.bet import EMPTY_EVIDENCE, Bet
 from lictor.evidence.demand import Demands
 from lictor.evidence.issuer import Issuer
 from lictor.evidence.ledger import Ledger
+from lictor.evidence.recorder import Recorder
+from lictor.evidence.retention import BY_HAND, Retention
 from lictor.evidence.sqlite_store import SqliteReader
 from lictor.evidence.windows import Window
 from lictor.formats.errors import UsageError
@@ -31,6 +33,7 @@ class Demanding:
     ledger: Ledger
     issuer: Issuer
     demands: Demands
+    recorder: Recorder
 
     async def demand(self, *args: Any) -> list[Bet]:
         return [parse_bet(token) for token in await self.demands.issue(*args)]
@@ -52,7 +55,7 @@ async def demanding(log: Any, running: Callable[[], Any]) -> AsyncIterator[Deman
     signer = KeySigner.from_file(log.trust.path / "monitors" / "one" / "evidence.key")
     issuer = Issuer(ledger, signer, "spiffe://example.test/monitor/one", ("spiffe://example.test/verifier",))
     policies = recorder._policies_for
-    yield Demanding(log, ledger, issuer, Demands(ledger, issuer, policies, lambda: SqliteReader(log.ledger)))
+    yield Demanding(log, ledger, issuer, Demands(ledger, issuer, policies, lambda: SqliteReader(log.ledger)), recorder)
     await ledger.close()
 
 
@@ -110,6 +113,22 @@ async def test_what_cannot_be_demanded(demanding: Demanding) -> None:
     ]:
         with pytest.raises(UsageError, match=message):
             await demanding.demand(*args)
+    assert demanding.verdict() == ("intact", "")
+
+
+async def test_what_is_erased_cannot_be_vouched_for_again(demanding: Demanding) -> None:
+    [whole] = await demanding.demand(ALPHA, DATA)
+    cut = whole.start + (whole.end - whole.start) / 2
+    monitor = "spiffe://example.test/monitor/one"
+    keeping = Retention(demanding.ledger, demanding.ledger._store, monitor, demanding.recorder.needed_from)
+    await keeping.erase(cut, BY_HAND)
+    with pytest.raises(UsageError, match="are erased, so nothing can be said of"):
+        await demanding.demand(ALPHA, DATA, whole.start)
+    [rest] = await demanding.demand(ALPHA, DATA)
+    assert whole.start < rest.start
+    assert rest.ext["first_seq"] > whole.ext["first_seq"]
+    [again] = await demanding.demand(ALPHA, DATA, rest.start)
+    assert (again.evidence, again.start) != (whole.evidence, whole.start)
     assert demanding.verdict() == ("intact", "")
 
 
