@@ -258,7 +258,9 @@ class Monitor:
         return (self.path / "up.log").read_text()
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """SIGTERM; the exit code. Workers that a failed test has orphaned are ended too."""
+        for pid in self._orphans():
+            os.kill(pid, signal.SIGKILL)
         if self.process is None:
             return 0
         process, self.process = self.process, None
@@ -267,6 +269,17 @@ class Monitor:
         code = process.wait(20)
         self.log.close()
         return code
+
+    def _orphans(self) -> list[int]:
+        """Workers of this monitor whose control process is gone."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, IndexError):
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                started = (path / "cmdline").read_bytes()
+                if parent == 1 and b"lictor.proxy.worker" in started and str(self.config).encode() in started:
+                    found.append(int(path.name))
+        return found
 
     def kill(self, *pids: int) -> None:
         """SIGKILL to these processes (default: the control process); returns when they and all workers are gone."""
