@@ -28,6 +28,7 @@ FORMAT = "lictor-ledger/3"
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE entries (seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL, data BLOB NOT NULL);
+CREATE TABLE stubs (seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
 CREATE TABLE disclosures (id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE INDEX disclosed ON disclosures (seq);
 CREATE TABLE subtrees (level INTEGER, n INTEGER, root BLOB NOT NULL, PRIMARY KEY (level, n)) WITHOUT ROWID;
@@ -56,6 +57,8 @@ _SYNCHRONOUS: dict[Durability, str] = {"commit": "FULL", "os": "NORMAL"}
 _BUSY_MS = 5000
 _SCRUB_MS = 50
 _ERASED = "erased"
+ERASED_NEAR = 4096
+"""Entries that surely fill more pages than SQLite touches when it gives back the room of one."""
 
 
 class SqliteReader:
@@ -105,9 +108,12 @@ class SqliteReader:
         yield from self._rows(sql, max(first, self.erased()), 2**63 - 1 if end is None else end)
 
     def leaves(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes, bytes]]:
+        until = 2**63 - 1 if end is None else end
+        stubs = "SELECT seq, CAST(leaf AS BLOB), x'' FROM stubs WHERE seq >= ? AND seq < ? ORDER BY seq"
+        yield from self._rows(stubs, first, until)
         sql = """SELECT seq, CAST(leaf AS BLOB), CASE WHEN seq < ?3 THEN x'' ELSE CAST(data AS BLOB) END
                  FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq"""
-        yield from self._rows(sql, first, 2**63 - 1 if end is None else end, self.erased())
+        yield from self._rows(sql, first, until, self.erased())
 
     def bets(self, agent_id: str | None = None, policy_id: str | None = None) -> Iterator[BetRow]:
         sql = """SELECT jti, agent_id, policy_id, first_seq, count, start, end, token FROM bets
@@ -138,7 +144,9 @@ class SqliteReader:
         if level:
             sql = "SELECT CAST(root AS BLOB) FROM subtrees WHERE level = ?1 AND n >= ?2 AND n < ?3 ORDER BY n"
         else:
-            sql = "SELECT CAST(leaf AS BLOB) FROM entries WHERE ?1 = 0 AND seq >= ?2 AND seq < ?3 ORDER BY seq"
+            sql = """SELECT leaf FROM (SELECT seq, CAST(leaf AS BLOB) AS leaf FROM stubs
+                     UNION ALL SELECT seq, CAST(leaf AS BLOB) FROM entries)
+                     WHERE ?1 = 0 AND seq >= ?2 AND seq < ?3 ORDER BY seq"""
         found = [row[0] for row in self._rows(sql, level, first, first + count)]
         if len(found) != count:
             where = f"at tile level {level} from {first} on"
@@ -220,7 +228,11 @@ class SqliteStore(SqliteReader):
             _insert(db, "meta", 2, [(name, value)], "OR REPLACE")
 
     def erase(self, end: int, limit: int) -> int:
-        """Values are overwritten by as many zero octets: in place, so that no page moves and leaves a copy behind."""
+        """Values are overwritten by as many zero octets: in place, so that no page moves and leaves a copy behind.
+
+        Their rows go, and only the leaf hashes stay, once every entry near them is overwritten too: then whatever the
+        database moves to give back their room is zeros.
+        """
         done = self.erased()
         until = min(end, done + limit)
         if until <= done:
@@ -229,6 +241,8 @@ class SqliteStore(SqliteReader):
             for table in ("entries", "disclosures"):
                 sql = f"UPDATE {table} SET data = zeroblob(length(data)) WHERE seq >= ? AND seq < ?"  # noqa: S608
                 db.execute(sql, (done, until))
+            db.execute("INSERT INTO stubs SELECT seq, leaf FROM entries WHERE seq < ?", (until - ERASED_NEAR,))
+            db.execute("DELETE FROM entries WHERE seq < ?", (until - ERASED_NEAR,))
             _insert(db, "meta", 2, [(_ERASED, str(until))], "OR REPLACE")
         return until
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from lictor.evidence import bet as bets
+from lictor.evidence import sqlite_store
 from lictor.evidence.disclosure import disclose
 from lictor.evidence.entry import ActionDraft
 from lictor.evidence.export import export_lines
@@ -23,6 +24,8 @@ from lictor.evidence.retention import BY_HAND, DAY, Retention
 from lictor.evidence.salted import disclosure
 from lictor.evidence.sqlite_store import SqliteReader
 from lictor.evidence.tiles import Tile, read_tile
+from lictor.formats import jws
+from lictor.formats.canonical import canonical
 from lictor.formats.errors import UsageError
 from lictor.verifier.bets import find_tokens
 from lictor.verifier.disclosure import check_disclosure
@@ -323,3 +326,40 @@ async def test_a_store_whose_erased_leaf_was_changed_is_not_opened(log: Log, run
         db.commit()
     with pytest.raises(Exception, match="does not agree with its last checkpoint"):
         running()
+
+
+async def test_the_room_of_what_was_erased_is_used_again(
+    log: Log, running: START, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_store, "ERASED_NEAR", 200)
+    ledger, recorder = running()
+    keeping = retention(ledger, recorder)
+    fields = {"agent_id": "spiffe://example.test/agent/a", "padding": "z" * 1500}
+    sizes = []
+    for _ in range(6):
+        for _ in range(1500):
+            ledger.add(fields)
+        await ledger.commit()
+        entries = dict(old_and_new(log.ledger))
+        await recorder.close()
+        end = ledger.size - 300
+        assert (await keeping.erase(time_of(log.ledger, end), BY_HAND)).scrubbed
+        whole = log.ledger.read_bytes()
+        assert not any(tell(data) + b"}" in whole for seq, data in entries.items() if seq < end)
+        sizes.append(len(whole))
+    await ledger.close()
+    assert sizes[-1] < sizes[0] * 1.6
+    assert verify_log(log.ledger, log.ca).verdict == "intact"
+
+
+def test_a_bet_cannot_hide_behind_an_erasure(log: Log, erased: list[bytes], evidence_signer: Any) -> None:
+    """It says that it begins among the erased entries, but its window begins long after them."""
+    at = max(i for i, line in enumerate(erased) if line.startswith(b'{"bet"'))
+    token = json.loads(erased[at])["bet"]
+    claims = jws.parse_compact(token, typ=frozenset({bets.TYP})).claims()
+    claims["ext"]["first_seq"], claims["ext"]["count"] = 3, claims["ext"]["count"] + 1
+    claims["bhv_evidence"] = bets.EMPTY_EVIDENCE
+    erased[at] = canonical({"bet": bets.issue(claims, evidence_signer)}) + b"\n"
+    report = verify_lines(erased, log.ca)
+    assert report.verdict == "bad"
+    assert "count of BET" in str(report.problem)
