@@ -1,7 +1,7 @@
 # lictor: `make demo` and `make test` work on a clean machine that has git, make and a Python >= 3.12 somewhere.
 PY := .venv/bin/python
 JOBS ?= auto
-PACKAGES := formats bindings certs evidence addons proxy verifier cli examples
+PACKAGES := formats bindings certs evidence engine addons proxy verifier cli examples
 
 .PHONY: demo test test-only lint types bench torture format clean setup lock
 

@@ -22,12 +22,13 @@ from ..bindings.classification import Classified, RequestFacts, Unclassifiable, 
 from ..bindings.keep import NOTHING, Kept
 from ..bindings.model import Action, ActionType, BehaviorResult, Decision, Verdict
 from ..bindings.policy import Policy
+from ..engine.problem import Problem, problem_of
 from ..evidence.entry import ActionDraft, OutcomeDraft, Receipt
 from ..evidence.salted import disclosure
 from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.names import host_text, parse_authority, parse_origin_form, url_text
 from . import delegate
-from .exchange import Control, Exchange, Problem, Tally, attach, exchange_of, problem_of
+from .exchange import Control, Exchange, Tally, attach, exchange_of
 from .guard import Guard, NameRefused, check_head, same_name
 from .identify import Identify
 from .refusal import Refusal

@@ -18,15 +18,6 @@ from ..formats import base64url
 from ..formats.errors import LictorError
 
 _KEY = "lictor"
-_PROBLEM = "lictor.problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why what came in is no request that could be judged. `reason` is the entry's."""
-
-    reason: str
-    text: str
 
 
 class Control(Protocol):
@@ -103,16 +94,6 @@ def exchange_of(flow: http.HTTPFlow) -> Exchange | None:
     """The exchange of this flow, or None before it was identified."""
     found = flow.metadata.get(_KEY)
     return found if isinstance(found, Exchange) else None
-
-
-def set_problem(flow: http.HTTPFlow, problem: Problem) -> None:
-    flow.metadata[_PROBLEM] = problem
-
-
-def problem_of(flow: http.HTTPFlow) -> Problem | None:
-    """What the engine found wrong with this request, or None."""
-    found = flow.metadata.get(_PROBLEM)
-    return found if isinstance(found, Problem) else None
 
 
 def permitted(flow: http.HTTPFlow) -> bool:

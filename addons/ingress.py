@@ -19,6 +19,7 @@ from ..bindings.classification import Classified, Unclassifiable, classify, need
 from ..bindings.criterion import Reads
 from ..bindings.model import Action, ActionType, Decision, Verdict
 from ..bindings.policy import Policy
+from ..engine.problem import Problem, problem_of
 from ..evidence.admission import examine
 from ..evidence.claims import KeyResolver
 from ..evidence.entry import Receipt, Tokens
@@ -26,7 +27,7 @@ from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.names import parse_authority, parse_origin_form, url_text
 from . import delegate
 from .enforce import Settings, draft, drop_hop_by_hop, facts_of, method_text, permit, place, refusal, refuse, unrecorded
-from .exchange import Control, Exchange, Problem, Tally, attach, exchange_of, problem_of
+from .exchange import Control, Exchange, Tally, attach, exchange_of
 from .guard import NameRefused, check_head
 from .identify import Identify
 

@@ -30,14 +30,15 @@ from ..bindings.policy import Policy
 from ..bindings.schema import load_binding
 from ..certs.contexts import listener_context
 from ..certs.revocation import RevocationList
+from ..engine import permit, request_reader, response_reader
+from ..engine.engine import Engine, EngineOptions, Listener
+from ..engine.upstream_tls import UpstreamIdentity, UpstreamLookup
 from ..formats import base64url
 from ..formats.errors import UsageError
-from . import loop, permit, request_reader, response_reader
+from . import loop
 from .channel import ControlClient
 from .config import Config, load
-from .engine import Engine, EngineOptions, Listener
 from .known_keys import KnownKeys
-from .upstream_tls import UpstreamIdentity, UpstreamLookup
 
 log = logging.getLogger(__name__)
 

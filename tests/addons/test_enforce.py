@@ -12,13 +12,14 @@ from mitmproxy import flow as mitm_flow
 from mitmproxy import http
 
 from lictor.addons.enforce import Enforce, Settings, drop_hop_by_hop, method_text, whole_or_nothing
-from lictor.addons.exchange import Problem, exchange_of, permitted, set_problem
+from lictor.addons.exchange import exchange_of, permitted
 from lictor.addons.guard import Guard
 from lictor.bindings.catalog import Catalog, Target
 from lictor.bindings.classification import Classified
 from lictor.bindings.model import ActionType, Decision, Verdict
 from lictor.bindings.policy import Policy
 from lictor.bindings.schema import load_binding
+from lictor.engine.problem import Problem, set_problem
 from lictor.evidence.entry import Receipt
 from lictor.formats.errors import LictorError, VerificationError
 

@@ -8,9 +8,10 @@ import hmac
 import pytest
 from flows import make_flow
 
-from lictor.addons.exchange import Exchange, Problem, Tally, attach, exchange_of, permitted, problem_of, set_problem
+from lictor.addons.exchange import Exchange, Tally, attach, exchange_of, permitted
 from lictor.bindings.classification import Classified
 from lictor.bindings.model import ActionType
+from lictor.engine.problem import Problem, problem_of, set_problem
 from lictor.formats import base64url
 
 

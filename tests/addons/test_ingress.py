@@ -13,10 +13,11 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 
 from lictor.addons import ingress as module
 from lictor.addons.enforce import Settings
-from lictor.addons.exchange import Problem, exchange_of, permitted, set_problem
+from lictor.addons.exchange import exchange_of, permitted
 from lictor.addons.ingress import Ingress, IngressSettings, catalog_of
 from lictor.bindings.policy import Policy
 from lictor.bindings.schema import load_binding
+from lictor.engine.problem import Problem, set_problem
 from lictor.evidence.entry import InboundDraft, Receipt
 from lictor.formats.errors import LictorError, VerificationError
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lictor.certs.domain import TrustDomain
+from lictor.engine.upstream_tls import UpstreamIdentity
 from lictor.proxy.config import Config, load
-from lictor.proxy.upstream_tls import UpstreamIdentity
 from lictor.proxy.worker import _fixed_upstreams, _listeners, _upstream
 
 DATA = Path(__file__).parent / "data"

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from mitmproxy import ctx, http
 
+from lictor.engine.engine import REQUIRED_OPTIONS, Engine, EngineOptions, Listener, bound_socket
 from lictor.formats.errors import UsageError
-from lictor.proxy.engine import REQUIRED_OPTIONS, Engine, EngineOptions, Listener, bound_socket
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])

@@ -23,7 +23,7 @@ from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestHeaders, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http1 import Http1Server, make_body_reader
 
-from ..addons.exchange import Problem
+from .problem import Problem
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request's head, evidence lines and all."""

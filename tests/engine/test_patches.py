@@ -14,9 +14,9 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpRequestHook
 from OpenSSL import SSL
 
+from lictor.engine import patches
+from lictor.engine.hook_dispatch import Pending
 from lictor.formats.errors import UsageError
-from lictor.proxy import patches
-from lictor.proxy.hook_dispatch import Pending
 
 
 @pytest.fixture(autouse=True)

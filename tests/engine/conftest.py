@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from lictor.proxy.engine import Engine, EngineOptions, Listener
+from lictor.engine.engine import Engine, EngineOptions, Listener
 
 LOCAL = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
 AGENT = "spiffe://test.example/agent/one"

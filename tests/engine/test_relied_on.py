@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from mitmproxy import version
 
+from lictor.engine import relied_on
 from lictor.formats.errors import UsageError
-from lictor.proxy import relied_on
 
 
 def test_this_one_fits() -> None:

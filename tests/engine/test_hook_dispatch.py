@@ -15,7 +15,7 @@ from mitmproxy.proxy.layers.http import HttpRequestHook
 from mitmproxy.tls import TlsData
 from wsproto.frame_protocol import Opcode
 
-from lictor.proxy.hook_dispatch import TIDYING, Dispatcher, hook_data
+from lictor.engine.hook_dispatch import TIDYING, Dispatcher, hook_data
 
 
 def addon(**hooks: Any) -> object:

@@ -23,8 +23,8 @@ from mitmproxy.proxy.layers import http as layer
 from mitmproxy.proxy.layers.http import _events as events
 from mitmproxy.proxy.layers.http import _hooks as hooks
 
-from ..addons.exchange import Problem, set_problem
 from . import relied_on
+from .problem import Problem, set_problem
 from .request_reader import problem_with
 
 CommandGenerator = Generator[commands.Command, Any, bool]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from mitmproxy.proxy import server_hooks
 
-from lictor.proxy.upstream_tls import UpstreamIdentity
+from lictor.engine.upstream_tls import UpstreamIdentity
 
 
 class TestUpstream:

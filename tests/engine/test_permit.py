@@ -14,8 +14,8 @@ from mitmproxy.proxy.layers import http as layer
 from mitmproxy.proxy.layers.http import _hooks as hooks
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from lictor.addons.exchange import problem_of
-from lictor.proxy import patches, permit, request_reader
+from lictor.engine import patches, permit, request_reader
+from lictor.engine.problem import problem_of
 
 LIMIT = 100
 
