@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ..certs.domain import TrustDomain
+from ..certs.evidence_keys import evidence_jwk
 from ..evidence.checkpoint import Verifier
 from ..evidence.proof_files import MAX_PROOF_FILE, prove_consistency, prove_inclusion
 from ..evidence.sqlite_store import SqliteReader
 from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
-from ..formats.keys import KeySigner
+from ..formats.keys import from_jwk
 from ..proxy.config import load
 from ..verifier.proof import ProofReport, check_proof
 from .evidence_view import find_ca, read_ca, trust_options
@@ -135,10 +136,11 @@ def key(config: Path, as_json: bool) -> None:
     loaded = load(config)
     name = loaded.monitor.name
     try:
-        signer = KeySigner.from_file(TrustDomain.open(loaded.identity.trust).monitor(name).evidence_key)
-    except LictorError as e:
+        cert = TrustDomain.open(loaded.identity.trust).monitor(name).evidence_cert
+        public = from_jwk(evidence_jwk(cert.read_bytes()))
+    except (LictorError, OSError) as e:
         raise UsageError(str(e)) from None
-    vkey = str(Verifier.of(f"{loaded.monitor.trust_domain}/monitor/{name}", signer.public_key()))
+    vkey = str(Verifier.of(f"{loaded.monitor.trust_domain}/monitor/{name}", public))
     if as_json:
         print_json({"ok": True, "key": vkey})
     else:

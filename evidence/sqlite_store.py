@@ -144,10 +144,11 @@ class SqliteReader:
         if level:
             sql = "SELECT CAST(root AS BLOB) FROM subtrees WHERE level = ?1 AND n >= ?2 AND n < ?3 ORDER BY n"
         else:
-            sql = """SELECT leaf FROM (SELECT seq, CAST(leaf AS BLOB) AS leaf FROM stubs
-                     UNION ALL SELECT seq, CAST(leaf AS BLOB) FROM entries)
-                     WHERE ?1 = 0 AND seq >= ?2 AND seq < ?3 ORDER BY seq"""
+            sql = "SELECT CAST(leaf AS BLOB) FROM entries WHERE ?1 = 0 AND seq >= ?2 AND seq < ?3 ORDER BY seq"
         found = [row[0] for row in self._rows(sql, level, first, first + count)]
+        if not level and len(found) < count:
+            stubs = "SELECT CAST(leaf AS BLOB) FROM stubs WHERE seq >= ? AND seq < ? ORDER BY seq"
+            found = [row[0] for row in self._rows(stubs, first, first + count)] + found
         if len(found) != count:
             where = f"at tile level {level} from {first} on"
             raise LedgerError(f"the ledger {self.path} has {len(found)} hashes {where}, expected {count}")
