@@ -98,6 +98,17 @@ def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     return None
 
 
+def is_of_this_machine(address: str) -> bool:
+    """Whether the address is one of this machine's own: only those can be bound to."""
+    ip = ipaddress.ip_address(address)
+    with socket.socket(socket.AF_INET if ip.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
 async def resolve(host: str) -> list[str]:
     """All addresses of `host`, resolved once."""
     found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -116,6 +127,7 @@ class Guard:
     ) -> None:
         self._catalog = catalog
         self._own = own_addresses
+        self._own_ips = [(host, port) for host, port in own_addresses if _is_address(host)]
         self._fixed = fixed_upstreams
         self._resolve = resolver
         self._tunnels: dict[str, tuple[str, int]] = {}
@@ -143,7 +155,7 @@ class Guard:
             server.error = f"{host} cannot be resolved"
             return
         named = bool(self._catalog().at(host, port))
-        bad = [a for a in addresses if not dialable(a, named) or (a, port) in self._own]
+        bad = [a for a in addresses if not dialable(a, named) or self._is_ours(a, port)]
         if bad:
             server.error = f"{host} resolves to {bad[0]}, which is not dialled unless a catalog target names {host}"
             return
@@ -151,6 +163,13 @@ class Guard:
             server.sni = host
         self._names[server.id] = (host, port)
         server.address = (addresses[0], port)
+
+    def _is_ours(self, address: str, port: int) -> bool:
+        """Whether dialling this would come back to one of our own listeners, also one on every address."""
+        if (address, port) in self._own:
+            return True
+        everywhere = any(own == port and ipaddress.ip_address(host).is_unspecified for host, own in self._own_ips)
+        return everywhere and is_of_this_machine(address)
 
     async def _addresses(self, host: str) -> list[str]:
         if _is_address(host):

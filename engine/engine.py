@@ -49,6 +49,7 @@ REQUIRED_OPTIONS: dict[str, Any] = {
     "tcp_hosts": [],
     "udp_hosts": [],
     "validate_inbound_headers": True,
+    "websocket": False,
 }
 
 

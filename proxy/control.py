@@ -180,6 +180,9 @@ class ControlProcess:
                     self._restart_workers()
             except LictorError as e:
                 log.error("%s", e)
+            except Exception:
+                # Evidence and reloads must not end silently with one surprise.
+                log.exception("upkeep failed and goes on")
 
     async def _reload(self, ledger: Ledger) -> None:
         """Put other bindings in force: in one turn in the memories and for the workers, then in evidence."""

@@ -10,7 +10,7 @@ from flows import make_flow, run
 from mitmproxy import connection
 from mitmproxy.proxy import server_hooks
 
-from lictor.addons.guard import Guard, NameRefused, check_head, dialable, same_name
+from lictor.addons.guard import Guard, NameRefused, check_head, dialable, is_of_this_machine, same_name
 from lictor.bindings.catalog import Catalog, Target
 
 TUNNEL = ("api.example", 443)
@@ -200,3 +200,14 @@ def test_a_tunnel_is_forgotten_with_its_connection() -> None:
     assert one.tunnel(client) == TUNNEL
     one.client_disconnected(client)
     assert one.tunnel(client) is None
+
+
+async def test_a_listener_on_every_address_is_ours_under_each_of_them() -> None:
+    everywhere = frozenset({("0.0.0.0", 443)})
+    ours, other = dial("local.example"), dial("local.example")
+    await guard({"local.example": ["127.0.0.2"]}, own=everywhere).server_connect(ours)
+    await guard({"local.example": ["192.0.2.7"]}, own=everywhere).server_connect(other)
+    assert ours.server.error is not None
+    assert (other.server.error, other.server.address) == (None, ("192.0.2.7", 443))
+    assert is_of_this_machine("127.0.0.1")
+    assert not is_of_this_machine("192.0.2.7")
