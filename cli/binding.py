@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from ..bindings.lint import Finding, lint
 from ..bindings.model import Binding
 from ..bindings.registry import read, read_signature
 from ..bindings.schema import load_binding
@@ -15,6 +16,7 @@ from ..bindings.signing import read_keys, sign, signature_path, verify
 from ..certs.files import write_atomically
 from ..formats.errors import LictorError, UsageError, VerificationError
 from ..formats.keys import KeySigner
+from ..proxy.config import Config, load
 from .output import console, json_option, print_json
 
 _FILE = click.Path(path_type=Path)
@@ -27,12 +29,20 @@ def command() -> None:
 
 @command.command()
 @click.argument("paths", metavar="FILE|DIR…", nargs=-1, required=True, type=_FILE)
+@click.option("-c", "--config", type=_FILE, help="Configuration, to warn of targets that its catalog does not have.")
+@click.option("--strict", is_flag=True, help="A warning is not good either.")
 @json_option
 @click.pass_context
-def check(ctx: click.Context, paths: tuple[Path, ...], as_json: bool) -> None:
-    """Check bindings: form, criteria, patterns, and that no policy_id stands twice. Exit 1 if one is not good."""
+def check(ctx: click.Context, paths: tuple[Path, ...], config: Path | None, strict: bool, as_json: bool) -> None:
+    """Check bindings: form, criteria, patterns, and that no policy_id stands twice. Exit 1 if one is not good.
+
+    Warns of what is probably not meant: values that add nothing or are never allowed, patterns that allow too much,
+    criteria that end default deny. The bindings of a directory are looked at together.
+    """
+    settings = load(config) if config is not None else None
     results = _check_all(_files(paths))
-    good = all(result["ok"] for result in results)
+    _warn(results, paths, settings)
+    good = all(result["ok"] and not (strict and result["warnings"]) for result in results)
     if as_json:
         print_json({"ok": good, "bindings": results})
     else:
@@ -111,10 +121,29 @@ def _check_all(files: list[Path]) -> list[dict[str, Any]]:
             other = seen.setdefault(binding.policy_id, file)
             if other is not file:
                 raise UsageError(f"{file}: the policy_id {binding.policy_id} is already in {other}")
-            results.append({"ok": True, "file": str(file), **_facts(binding)})
+            results.append({"ok": True, "file": str(file), **_facts(binding), "warnings": []})
         except LictorError as e:
-            results.append({"ok": False, "file": str(file), "error": str(e)})
+            results.append({"ok": False, "file": str(file), "error": str(e), "warnings": []})
     return results
+
+
+def _warn(results: list[dict[str, Any]], paths: tuple[Path, ...], settings: Config | None) -> None:
+    """Put what is doubtful about good bindings to their results."""
+    good = {result["file"]: result for result in results if result["ok"]}
+    for path in paths:
+        bindings = {file: load_binding(read(file), str(file)) for file in _files((path,)) if str(file) in good}
+        for finding in _lint(list(bindings.values()), settings):
+            file = next(file for file, binding in bindings.items() if binding.policy_id == finding.policy_id)
+            warning = {"where": finding.where, "kind": finding.kind, "text": finding.text}
+            if warning not in good[str(file)]["warnings"]:
+                good[str(file)]["warnings"].append(warning)
+
+
+def _lint(bindings: list[Binding], settings: Config | None) -> list[Finding]:
+    if settings is None:
+        return lint(bindings)
+    own = settings.ingress.urn if settings.ingress is not None else None
+    return lint(bindings, settings.catalog(), own)
 
 
 def _facts(binding: Binding) -> dict[str, Any]:
@@ -133,6 +162,8 @@ def _print_checked(result: dict[str, Any]) -> None:
         whom = ", ".join(result["subjects"]) or "all agents"
         named = escape(f"{result['file']}: {result['policy_id']} {result['version']}")
         console.print(f"[green]good[/] {named} ({escape(behaviors)}) for {escape(whom)}")
+        for warning in result["warnings"]:
+            console.print(f"[yellow]warn[/] {escape(warning['where'])}: {escape(warning['text'])}")
     else:
         console.print(f"[red]bad[/]  {escape(result['error'])}")
 

@@ -151,3 +151,31 @@ def test_a_signature_that_cannot_be_written(place: Path) -> None:
     assert done.returncode == 2
     assert "the signature policy.json.sig cannot be written" in done.stderr
     assert [path.name for path in place.glob(".policy*")] == []
+
+
+def _doubtful(place: Path) -> Path:
+    document = json.loads(GOOD.read_bytes())
+    document["expected_behaviors"][0]["compliance_criteria"]["values"] = ["urn:x:*", "urn:x:ds:a"]
+    (place / "policy.json").write_text(json.dumps(document))
+    return place / "policy.json"
+
+
+def test_check_warns_of_what_is_doubtful(place: Path) -> None:
+    file = _doubtful(place)
+    done = lictor(place, "check", file)
+    assert done.returncode == 0
+    assert done.stdout.count("warn $.expected_behaviors[0].compliance_criteria.values[") == 2
+    assert "urn:x:ds:a adds nothing: urn:x:* matches all of it" in done.stdout
+    code, result = answer(place, "check", file, "--strict")
+    assert (code, result["ok"], result["bindings"][0]["ok"]) == (1, False, True)
+    assert [warning["kind"] for warning in result["bindings"][0]["warnings"]] == ["shadowed", "broad"]
+    assert answer(place, "check", GOOD, "--strict")[0] == 0
+
+
+def test_check_looks_at_the_bindings_of_a_directory_together(place: Path) -> None:
+    other = json.loads(GOOD.read_bytes()) | {"policy_id": "urn:example:policy:other"}
+    other["expected_behaviors"][0]["compliance_criteria"]["values"] = ["urn:other:ds"]
+    (place / "zother.json").write_text(json.dumps(other))
+    assert [b["warnings"] for b in answer(place, "check", "policy.json", "zother.json")[1]["bindings"]] == [[], []]
+    _, result = answer(place, "check", ".", "policy.json")
+    assert [[w["kind"] for w in b["warnings"]] for b in result["bindings"]] == [[], ["disjoint"]]

@@ -1,0 +1,165 @@
+"""What a review of bindings finds, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from lictor.bindings.catalog import Catalog, Target
+from lictor.bindings.lint import MAX_OF_A_LIST, lint
+from lictor.bindings.model import Binding
+from lictor.bindings.schema import load_binding
+
+H = "https://h.example"
+MCP, DATA, PEER = "urn:e1:tool:mcp", "urn:e1:ds:data", "urn:e1:agent:b"
+CATALOG = Catalog(
+    [
+        Target(MCP, "tool", ("https://mcp.example/**",), "mcp"),
+        Target(DATA, "data_source", ("https://data.example/**",)),
+        Target(PEER, "agent", ("https://b.example/**",), "a2a"),
+    ]
+)
+
+
+def behavior(kind: str, name: str = "", types: str = "http_request", **more: Any) -> dict[str, Any]:
+    outer = {key: more.pop(key) for key in ("targets", "on_violation") if key in more}
+    criteria = {"type": kind, **more}
+    return {
+        "behavior_id": name or kind,
+        "observable_actions": types.split(),
+        "compliance_criteria": criteria,
+        **outer,
+    }
+
+
+def allow(*values: str, **more: Any) -> dict[str, Any]:
+    return behavior("allowlist", values=list(values), **more)
+
+
+def deny(*values: str, **more: Any) -> dict[str, Any]:
+    return behavior("denylist", values=list(values), **more)
+
+
+def bound(*behaviors: dict[str, Any], name: str = "p", **more: Any) -> Binding:
+    document = {
+        "policy_id": f"urn:policy:{name}",
+        "evaluation_mode": "continuous",
+        "expected_behaviors": list(behaviors),
+        **more,
+    }
+    return load_binding(json.dumps(document).encode(), name)
+
+
+def rate(**more: Any) -> dict[str, Any]:
+    return behavior("rate", limit=1, period_s=1, **more)
+
+
+VALUES = "$.expected_behaviors[0].compliance_criteria.values"
+
+
+@pytest.mark.parametrize(
+    ("behaviors", "kind", "where"),
+    [
+        ([allow(f"{H}/a/*", f"{H}/a/b")], "shadowed", f"{VALUES}[1]"),
+        ([allow(f"{H}/a", f"{H}:443/a")], "duplicate", f"{VALUES}[1]"),
+        ([allow("urn:e1:t#tools/*", "urn:e1:t#tools/x", types="tool_call")], "shadowed", f"{VALUES}[1]"),
+        ([allow(f"{H}/a", targets=[f"{H}/**", f"{H}/a"])], "shadowed", "$.expected_behaviors[0].targets[1]"),
+        ([allow("https://*.h.example/**")], "broad", f"{VALUES}[0]"),
+        ([allow("urn:e1:tool:*", types="tool_call")], "broad", f"{VALUES}[0]"),
+        ([allow(f"{H}/a/b", f"{H}/c"), deny(f"{H}/a/**")], "unreachable", f"{VALUES}[0]"),
+        ([allow(f"{H}/a", f"{H}/b", targets=[f"{H}/a"])], "unreachable", f"{VALUES}[1]"),
+        ([allow(f"{H}/a", name="x"), allow(f"{H}/b", name="y")], "disjoint", "$.expected_behaviors[1]"),
+        ([deny(f"{H}/a")], "opens", "$.expected_behaviors[0]"),
+        ([rate()], "opens", "$.expected_behaviors[0]"),
+        ([rate(types="tool_call"), allow(f"{H}/a")], "opens", "$.expected_behaviors[0]"),
+        ([rate(), allow(f"{H}/a", targets=[f"{H}/**"])], "opens", "$.expected_behaviors[0]"),
+        ([rate(), allow(f"{H}/a", on_violation="flag")], "opens", "$.expected_behaviors[0]"),
+        (
+            [
+                behavior(
+                    "sequence",
+                    scope="agent",
+                    never_after=[DATA],
+                    targets=[f"{H}/x"],
+                    **{"except": ["https://*.i.example/**"]},
+                ),
+                allow(f"{H}/x"),
+            ],
+            "broad",
+            "$.expected_behaviors[0].compliance_criteria.except[0]",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." not in value else "",
+)
+def test_what_is_found(behaviors: list[dict[str, Any]], kind: str, where: str) -> None:
+    assert [(f.kind, f.where) for f in lint([bound(*behaviors)])] == [(kind, where)]
+
+
+@pytest.mark.parametrize(
+    "behaviors",
+    [
+        [allow(f"{H}/**")],
+        [allow(f"{H}/a/*", f"{H}/a/*/c", f"{H}/a/")],
+        [allow("urn:e1:t", "urn:e1:t#tools/*", types="tool_call")],
+        [allow(f"{H}/a", f"{H}/a/**"), deny(f"{H}/a/b")],
+        [allow(f"{H}/a"), deny(f"{H}/**", on_violation="flag")],
+        [allow(f"{H}/a"), deny(f"{H}/a", targets=[f"{H}/b"])],
+        [allow(f"{H}/a", types="http_request tool_call"), deny(f"{H}/a")],
+        [allow(f"{H}/a*", name="x"), allow(f"{H}/*b", name="y")],
+        [allow(f"{H}/a", name="x"), allow(f"{H}/b", name="y", targets=[f"{H}/b"])],
+        [rate(targets=[f"{H}/a/x"]), allow(f"{H}/a/*", targets=[f"{H}/a/**"])],
+    ],
+)
+def test_what_is_left_alone(behaviors: list[dict[str, Any]]) -> None:
+    assert lint([bound(*behaviors)]) == []
+
+
+def test_bindings_in_force_together_are_looked_at_together() -> None:
+    allows, denies = bound(allow(f"{H}/a"), name="p"), bound(deny(f"{H}/**"), name="q")
+    assert {(f.policy_id, f.kind) for f in lint([allows, denies])} == {("urn:policy:p", "unreachable")}
+    agent, other = "spiffe://e.example/agent/a", "spiffe://e.example/agent/b"
+    elsewhere = bound(deny(f"{H}/**"), allow(f"{H}b/x"), name="q", subjects=[other])
+    assert [f.kind for f in lint([bound(allow(f"{H}/a"), name="p", subjects=[agent]), elsewhere])] == []
+    within = bound(allow(f"{H}/a"), name="p", subjects=[agent])
+    above = bound(deny(f"{H}/**"), name="q", subjects=["spiffe://e.example/agent/*"])
+    assert "unreachable" in {f.kind for f in lint([within, above])}
+
+
+def test_an_audit_binding_denies_nothing() -> None:
+    audit = bound(deny(f"{H}/**"), name="q", mode="audit")
+    assert lint([bound(allow(f"{H}/a")), audit]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "types", "text"),
+    [
+        ("urn:e1:tool:mpc", "tool_call", "is not in the catalog, did you mean urn:e1:tool:mcp?"),
+        ("urn:e1:tool:mcp2#tools/x", "tool_call", "is not in the catalog"),
+        (f"{MCP}#tools/x", "data_source_access", "never looked at: it is a target of tool_call"),
+        ("https://data.example/x", "http_request", f"matches nothing: the catalog knows this address as {DATA}"),
+    ],
+)
+def test_values_that_the_catalog_does_not_know(value: str, types: str, text: str) -> None:
+    binding = bound(allow(value, types=types))
+    (found,) = lint([binding], CATALOG)
+    assert (found.kind, text in found.text) == ("unknown_target", True)
+    assert lint([binding]) == []
+
+
+def test_values_that_the_catalog_knows() -> None:
+    values = [MCP, f"{MCP}#tools/*", DATA, PEER, "https://b.example/card", "https://free.example/x", "urn:e1:me#/x"]
+    binding = bound(allow(*values, types="tool_call data_source_access delegation http_request"))
+    assert lint([binding], CATALOG, "urn:e1:me") == []
+
+
+def test_a_long_list_is_looked_through_quickly_and_reported_shortly() -> None:
+    values = [f"{H}/a/{i}" for i in range(20_000)] + [f"{H}/b*c{i}/**" for i in range(20_000)] + [f"{H}/a/*"]
+    began = time.perf_counter()
+    found = lint([bound(allow(*values, name="x"), allow(*values, name="y"))])
+    assert time.perf_counter() - began < 20
+    assert [f.kind for f in found[:2]] == ["shadowed", "shadowed"]
+    assert len(found) == 2 * (MAX_OF_A_LIST + 1)
+    assert found[MAX_OF_A_LIST].text == f"{20_000 - MAX_OF_A_LIST} more like these"
