@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from lictor.cli.log_view import report_table
 from lictor.evidence import bet as bets
 from lictor.evidence import sqlite_store
 from lictor.evidence.disclosure import disclose
@@ -363,3 +366,11 @@ def test_a_bet_cannot_hide_behind_an_erasure(log: Log, erased: list[bytes], evid
     report = verify_lines(erased, log.ca)
     assert report.verdict == "bad"
     assert "count of BET" in str(report.problem)
+
+
+def test_people_are_told_what_was_erased(log: Log, erased: list[bytes]) -> None:
+    console = Console(record=True, width=400, file=io.StringIO())
+    console.print(report_table(verify_lines(erased, log.ca)))
+    text = console.export_text()
+    assert "entries 0 to 29, of which the leaf hashes are left: by hand (up to entry 29: announced by entry 96" in text
+    assert "BETs over them are signed, but cannot be computed again" in text
