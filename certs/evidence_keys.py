@@ -26,11 +26,11 @@ from .identity import check_dates, check_leaf, uri_identity
 
 
 def evidence_jwk(evidence_pem: bytes) -> dict[str, Any]:
-    """The public JWK of an evidence certificate (PEM), with `iss` and `x5c`. Raises VerificationError."""
+    """The public JWK of an evidence certificate (PEM), with `iss` and `x5c`. Raises FormatError if it is none."""
     try:
         cert = x509.load_pem_x509_certificate(evidence_pem)
     except ValueError as e:
-        raise VerificationError(f"the evidence certificate cannot be read: {e}") from None
+        raise FormatError(f"the evidence certificate cannot be read: {e}") from None
     der = cert.public_bytes(serialization.Encoding.DER)
     x5c = [base64.b64encode(der).decode("ascii")]
     return {**to_jwk(_public_key(cert)), "iss": str(uri_identity(cert)), "x5c": x5c}

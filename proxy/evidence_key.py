@@ -17,7 +17,7 @@ from ..certs.signing_agent import SocketSigner
 from ..evidence.entry import KEY_ROTATION, own_fields
 from ..evidence.ledger import Ledger
 from ..evidence.store import Reader
-from ..formats.errors import LictorError, UsageError, VerificationError
+from ..formats.errors import LictorError, UsageError
 from ..formats.jws import PublicKey, Signer
 from ..formats.keys import KeySigner
 from .config import Config
@@ -100,7 +100,7 @@ class EvidenceKey:
         path = self._folder / "evidence.pem"
         try:
             return evidence_jwk(path.read_bytes())
-        except (OSError, ValueError, VerificationError) as e:
+        except (OSError, LictorError) as e:
             raise UsageError(f"the evidence certificate {path} cannot be read: {e}") from None
 
     def _look(self) -> tuple[Stamp, ...]:

@@ -41,6 +41,6 @@ class KnownKeys:
         for path in stamp:
             try:
                 self._keys.add_jwk(evidence_jwk(path.read_bytes()))
-            except (OSError, ValueError, LictorError) as e:
+            except (OSError, LictorError) as e:
                 log.warning("the evidence key in %s is not used: %s", path, e)
         return True

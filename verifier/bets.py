@@ -145,7 +145,7 @@ def take_keys(keys: EvidenceKeys, path: Path) -> None:
     try:
         for jwk in _jwks(path):
             keys.add_jwk(jwk)
-    except (FormatError, ValueError, OSError) as e:
+    except (FormatError, OSError) as e:
         raise UsageError(f"{path} holds no evidence key that can be read: {e}") from None
 
 
