@@ -27,7 +27,7 @@ from ..verifier.report import LogReport
 from . import log_disclose, log_erase, log_prove
 from .log_options import find_ledger, ledger_option, policy_options, read_policy
 from .log_view import entry_table, entry_text, report_table
-from .output import console, errors, json_option, print_json
+from .output import console, errors, json_option, print_json, progress_bar
 
 _FILE = click.Path(path_type=Path)
 _BLOCK = 1000
@@ -167,8 +167,8 @@ def verify(
     policy = read_policy(witnesses, quorum)
     log = path or find_ledger(config, ledger)
     ca = _ca(trust, config)
-    with errors.status(Text(f"verifying {log}")):
-        report = verify_log(log, ca, policy)
+    with progress_bar(f"verifying {log}", "entries") as progress:
+        report = verify_log(log, ca, policy, progress)
     if as_json:
         print_json({"ok": report.verdict == "intact", "file": str(log), **report.to_json()})
     else:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from binascii import a2b_base64
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from ..formats import base64url, strict_json
 from ..formats.canonical import canonical
@@ -28,6 +29,9 @@ FORMAT = "evidence/1"
 MAX_LINE = 40 << 20
 """Octets of the longest line that is read: a binding has at most 32 MiB."""
 _ENTRY = re.compile(rb'\{"entry":(\{.*\}),"leaf":"([A-Za-z0-9_-]{43})"\}\n', re.ASCII)
+_LAST_OF_43 = b"AEIMQUYcgkosw048"
+"""43 characters hold 32 octets and two bits more, which are zero in the one spelling."""
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 _ERASED = re.compile(rb'\{"erased":\{"leaf":"([A-Za-z0-9_-]{43})","seq":(0|[1-9][0-9]{0,15})\}\}\n', re.ASCII)
 _ORDER = ("key", "cosigned", "binding", "ect", "bet", "erased", "entry", "end")
 
@@ -69,8 +73,7 @@ class TokenLine:
     token: str
 
 
-@dataclass(frozen=True, slots=True)
-class EntryLine:
+class EntryLine(NamedTuple):
     """The bytes of an entry, which may be anything, and the leaf hash that the file gives for them."""
 
     data: bytes
@@ -172,6 +175,7 @@ def read_records(lines: Iterable[bytes]) -> Iterator[tuple[int, Record]]:
     """
     number = rank = 0
     ended = False
+    entries = _ORDER.index("entry")
     for number, line in enumerate(lines, 1):
         if not line.endswith(b"\n") and len(line) <= MAX_LINE:
             raise Truncated(f"the file ends within line {number}")
@@ -179,6 +183,9 @@ def read_records(lines: Iterable[bytes]) -> Iterator[tuple[int, Record]]:
             raise FormatError(f"line {number}: something stands after the end line")
         try:
             record = _record(line) if number > 1 else _header(line)
+            if type(record) is EntryLine and rank == entries:
+                yield number, record
+                continue
             if number > 1:
                 found = _rank(record)
                 if found < rank:
@@ -205,7 +212,10 @@ def _rank(record: Record) -> int:
 def _record(line: bytes) -> Record:
     found = _ENTRY.fullmatch(line)
     if found is not None:
-        return EntryLine(found[1], base64url.decode(found[2].decode("ascii")))
+        data, leaf = found.groups()
+        if leaf[42] not in _LAST_OF_43:
+            raise FormatError("not base64url in its one spelling (stray bits)")
+        return EntryLine(data, a2b_base64(leaf.translate(_STANDARD) + b"="))
     found = _ERASED.fullmatch(line)
     if found is not None:
         return ErasedLine(_count(int(found[2])), base64url.decode(found[1].decode("ascii")))

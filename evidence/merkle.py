@@ -35,11 +35,11 @@ class CompactTree:
 
     def append(self, leaf: bytes) -> None:
         """Add one leaf hash."""
-        carry = self.size
+        carry, nodes = self.size, self._nodes
         while carry & 1:
-            leaf = node_hash(self._nodes.pop(), leaf)
+            leaf = _sha256(b"\x01" + nodes.pop() + leaf).digest()
             carry >>= 1
-        self._nodes.append(leaf)
+        nodes.append(leaf)
         self.size += 1
 
     def completes(self, leaf: bytes) -> Iterator[tuple[int, int, bytes]]:

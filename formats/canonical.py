@@ -7,6 +7,7 @@ is not JSON. An integral float is written as the integer that it is. Anything el
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -60,6 +61,39 @@ def canonical(value: Any) -> bytes:
         return orjson.dumps(_exact(value), option=_OPTIONS)
     except (orjson.JSONEncodeError, RecursionError) as e:
         raise FormatError(f"no canonical form: {e}") from None
+
+
+def is_canonical(data: bytes, value: Any) -> bool:
+    """Whether `data` are the canonical bytes of `value`, which was read from them. Raises FormatError as `canonical`.
+
+    What is in the subset as it stands need not be built anew; the rest goes the long way.
+    """
+    try:
+        if data.isascii() and _is_exact(value.values()) and orjson.dumps(value, option=_OPTIONS) == data:
+            return True
+    except (AttributeError, orjson.JSONEncodeError, RecursionError):
+        pass
+    return canonical(value) == data
+
+
+def _is_exact(members: Iterable[Any]) -> bool:
+    """Whether `_exact` would leave JSON values with ASCII names as they are."""
+    for member in members:
+        kind = type(member)
+        if kind is str:
+            continue
+        if kind is dict:
+            if member and not _is_exact(member.values()):
+                return False
+        elif kind is list:
+            if member and not _is_exact(member):
+                return False
+        elif kind is float:
+            if member.is_integer() or not 1e-5 <= abs(member) < 1e15:
+                return False
+        elif kind is int and not -MAX_INT <= member <= MAX_INT:
+            return False
+    return True
 
 
 def digest(value: Any) -> str:

@@ -7,7 +7,7 @@ its window what the entries say. A line is read at a time; of the entries nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -36,25 +36,32 @@ from ..evidence.export import (
 from ..evidence.merkle import CompactTree, leaf_hash
 from ..evidence.sqlite_store import SqliteReader
 from ..formats import base64url, jws
-from ..formats.canonical import canonical
+from ..formats.canonical import is_canonical
 from ..formats.errors import FormatError, VerificationError
 from .report import ErasedUnder, Found, LogReport, Problem, Verdict
 from .window_check import WindowCheck
 from .witnessed import WitnessCheck
 
 _SQLITE = b"SQLite format 3\x00"
+TOLD_EVERY = 4096
+"""Lines after which `progress` is told how far the verification is."""
+Progress = Callable[[int, int], object]
+"""Is told how many entries were verified, of how many that the file says it holds."""
 
 
-def verify_log(path: Path, ca_pem: bytes, policy: CheckpointPolicy | None = None) -> LogReport:
+def verify_log(
+    path: Path, ca_pem: bytes, policy: CheckpointPolicy | None = None, progress: Progress | None = None
+) -> LogReport:
     """Verify an evidence file or a ledger, which may be in use. Raises UsageError if it cannot be read at all.
 
-    With a `policy` every entry must be under a checkpoint that satisfies it, or the log is a prefix only.
+    With a `policy` every entry must be under a checkpoint that satisfies it, or the log is a prefix only. `progress` is
+    told now and then.
     """
     if is_ledger(path):
         with closing(SqliteReader(path)) as reader, closing(export_lines(reader)) as exported:
-            return verify_lines(exported, ca_pem, policy)
+            return verify_lines(exported, ca_pem, policy, progress)
     with open_lines(path) as lines:
-        return verify_lines(lines, ca_pem, policy)
+        return verify_lines(lines, ca_pem, policy, progress)
 
 
 def is_ledger(path: Path) -> bool:
@@ -63,13 +70,20 @@ def is_ledger(path: Path) -> bool:
         return next(lines, b"").startswith(_SQLITE)
 
 
-def verify_lines(lines: Iterable[bytes], ca_pem: bytes, policy: CheckpointPolicy | None = None) -> LogReport:
+def verify_lines(
+    lines: Iterable[bytes],
+    ca_pem: bytes,
+    policy: CheckpointPolicy | None = None,
+    progress: Progress | None = None,
+) -> LogReport:
     """Verify the lines of an evidence file. The report is never an exception, except for a CA that is none."""
     check = _LogCheck(EvidenceKeys(ca_pem), policy)
     try:
         for line, record in read_records(lines):
             try:
                 check.take(record)
+                if progress is not None and not line % TOLD_EVERY:
+                    progress(check.tree.size, check.declared)
             except FormatError as e:
                 raise Found.bad(f"line {line}: {e}") from None
             except VerificationError as e:
@@ -97,11 +111,16 @@ class _LogCheck:
         self._rules: dict[str, ErasedUnder] = {}
         self._proved = self._ects = self._foreign = self._beyond = 0
 
+    @property
+    def declared(self) -> int:
+        """How many entries the file says it holds."""
+        return self._header.count
+
     def take(self, record: Record) -> None:
         """The next record. Raises Found, FormatError and VerificationError."""
         match record:
-            case EntryLine():
-                self._entry(record)
+            case EntryLine(data, leaf):
+                self._entry(data, leaf)
             case ErasedLine():
                 self._erased(record)
             case CosignedLine(note):
@@ -148,13 +167,15 @@ class _LogCheck:
                 raise Found.prefix("the file does not hold what was signed", self._checkpoint.size, header.count)
         return self._checkpoint
 
-    def _entry(self, record: EntryLine) -> None:
-        self._signed_checkpoint()
-        self.in_entries = True
-        expected, data = self.tree.size, record.data
+    def _entry(self, data: bytes, said: bytes) -> None:
+        """The next entry, of which the file says that `said` is its leaf hash."""
+        if not self.in_entries:
+            self._signed_checkpoint()
+            self.in_entries = True
+        expected = self.tree.size
         leaf = leaf_hash(data)
-        if leaf != record.leaf:
-            encoded = base64url.encode(record.leaf), base64url.encode(leaf)
+        if leaf != said:
+            encoded = base64url.encode(said), base64url.encode(leaf)
             raise Found.bad("an entry was altered: its hash is not its leaf hash", *encoded, seq=expected)
         entry = _parse(data, expected)
         self._check_order(entry, expected)
@@ -243,7 +264,7 @@ class _LogCheck:
             verdict=verdict,
             origin=self._header.origin,
             entries=self.tree.size,
-            declared=self._header.count,
+            declared=self.declared,
             proved=self._proved,
             root=self.tree.root().hex(),
             bets=self._windows.checked,
@@ -264,7 +285,7 @@ def _parse(data: bytes, seq: int) -> dict[str, Any]:
     """The entry, if its bytes are the canonical form of what they say; then no second reading of them is possible."""
     try:
         entry = orjson.loads(data)
-        same = canonical(entry) == data
+        same = is_canonical(data, entry)
     except (orjson.JSONDecodeError, FormatError) as e:
         raise Found.bad("an entry cannot be read", "canonical JSON", str(e), seq) from None
     if not same or not isinstance(entry, dict):

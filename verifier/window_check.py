@@ -73,6 +73,7 @@ class WindowCheck:
         """BETs whose window had such entries."""
         self._first_time: float | None = None
         self._origin = origin
+        self._monitor_id = f"spiffe://{origin}"
         self._resolve = resolve
         self._agents: dict[str, _Agent] = {}
         self._severities: dict[str, dict[str, str]] = {"": {}}
@@ -122,17 +123,18 @@ class WindowCheck:
         """The next entry of the log. `data` are its canonical bytes."""
         if self._first_time is None:
             self._first_time = timestamp
-        if entry["agent_id"] == f"spiffe://{self._origin}" and entry.get("action_type") in OWN_TYPES:
+        agent_id = entry["agent_id"]
+        if agent_id == self._monitor_id and entry.get("action_type") in OWN_TYPES:
             return
-        agent = self._agents.get(entry["agent_id"])
+        agent = self._agents.get(agent_id)
         if agent is None:
             self.uncovered += 1
             return
         if timestamp >= agent.until:
-            self._advance(entry["agent_id"], agent, timestamp)
+            self._advance(agent_id, agent, timestamp)
         if agent.demanded or agent.open:
             self._take_demanded(agent, seq, timestamp, data, entry)
-        if not agent.open and not any(chain.window is not None for chain in agent.chains.values()):
+        if not agent.open and not agent.windows.open:
             self.uncovered += 1
         if not needs_judgement(entry):
             agent.windows.note(seq, data)
@@ -274,6 +276,8 @@ def _note_doubt(agent: _Agent, entry: Mapping[str, Any]) -> None:
     was open when the file was made, and as not judged if bindings were exchanged while the action was on its way.
     """
     known = [said for said in entry["behaviors"] if agent.windows.get(said["policy_id"]) is not None]
+    if len(known) == len(entry["behaviors"]):
+        return
     unknown = [said for said in entry["behaviors"] if _may_be_open(agent, said["policy_id"])]
     if entry["decision"] == "deny":
         denied = any(said["result"] != "pass" for said in unknown) and all(said["result"] == "pass" for said in known)

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lictor.formats.canonical import MAX_INT, canonical, digest
+from lictor.formats.canonical import MAX_INT, canonical, digest, is_canonical
 from lictor.formats.errors import FormatError
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "jcs"
@@ -128,6 +129,60 @@ def test_endless_nesting_is_refused() -> None:
 
 def test_integral_floats_and_booleans() -> None:
     assert canonical([1.0, -0.0, 1e15, True]) == b"[1,0,1000000000000000,true]"
+
+
+@given(_anything)
+def test_bytes_are_canonical_if_encoding_again_gives_the_same(value: Any) -> None:
+    for options in (0, orjson.OPT_SORT_KEYS):
+        try:
+            data = orjson.dumps({"m": value}, option=options)
+        except orjson.JSONEncodeError:
+            return
+        read = orjson.loads(data)
+        try:
+            expected: object = canonical(read) == data
+        except FormatError:
+            with pytest.raises(FormatError):
+                is_canonical(data, read)
+        else:
+            assert is_canonical(data, read) is expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"b":1,"a":2}',
+        b'{"a":1, "b":2}',
+        b'{"a":1,"a":1}',
+        b'{"a":1.0}',
+        b'{"a":-0.0}',
+        b'{"a":[1,{"b":[2.0]}]}',
+        b'{"a":1.50}',
+        b'{"a":"\\u0041"}',
+        b'{"a":"\\/"}',
+        b'{"a":1}\n',
+    ],
+)
+def test_another_spelling_is_not_canonical(data: bytes) -> None:
+    assert not is_canonical(data, orjson.loads(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a":9007199254740992}',
+        b'{"a":[-9007199254740992]}',
+        b'{"a":1e-6}',
+        b'{"a":{"b":0.000001}}',
+        b'{"a":1e16}',
+        b'{"a":1000000000000000.5}',
+        '{"\ue000":1}'.encode(),
+        b'{"a":' * 500 + b"1" + b"}" * 500,
+    ],
+)
+def test_bytes_outside_of_the_subset_are_refused(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        is_canonical(data, orjson.loads(data))
 
 
 def test_digest_of_the_empty_window() -> None:

@@ -340,3 +340,13 @@ def test_a_reader_closes_after_a_verdict_in_the_middle(log: Any) -> None:
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
     SqliteReader(log.ledger).close()
+
+
+def test_how_far_it_is_can_be_watched(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lictor.verifier.log.TOLD_EVERY", 8)
+    for path in (made.evidence, made.ledger):
+        told: list[tuple[int, int]] = []
+        report = verify_log(path, made.ca, progress=lambda done, total, told=told: told.append((done, total)))
+        assert (report.verdict, told) == ("intact", sorted(told))
+        assert {total for _, total in told} == {report.entries}
+        assert report.entries // 9 < len({done for done, _ in told}) <= report.entries // 8 + 1
