@@ -62,9 +62,7 @@ def overwrite(file: Path, offset: int, data: bytes) -> None:
         f.write(data)
 
 
-@pytest.mark.parametrize(
-    "what", ["the header", "the page of the entries", "a bit of an entry", "the end of the file"]
-)
+@pytest.mark.parametrize("what", ["the header", "the page of the entries", "a bit of an entry", "the end of the file"])
 def test_a_spoilt_ledger_is_not_gone_on_with(stopped: Monitor, server: Server, what: str) -> None:
     file = stopped.path / "data/ledger.sqlite"
     entry = b'"action_target":"urn:test:data"'
