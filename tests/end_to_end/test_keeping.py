@@ -199,9 +199,7 @@ def test_the_key_in_a_process_of_its_own(
         assert get(monitor, url) == 503
         assert get(monitor, url) == 503
         assert server.seen[1] == seen[1]
-    assert monitor.process is not None
-    monitor.process.kill()
-    monitor.process.wait()
+    monitor.kill()
     with signing_agent(key, tmp_path / "s"):
         monitor.start()
         assert get(monitor, url) == 200
