@@ -17,6 +17,7 @@ from ..certs.files import write_atomically
 from ..formats.errors import LictorError, UsageError, VerificationError
 from ..formats.keys import KeySigner
 from ..proxy.config import Config, load
+from . import binding_learn
 from .output import console, json_option, print_json
 
 _FILE = click.Path(path_type=Path)
@@ -24,7 +25,10 @@ _FILE = click.Path(path_type=Path)
 
 @click.group()
 def command() -> None:
-    """Policies: check, sign, verify."""
+    """Policies: check, sign, verify; draft one from a log."""
+
+
+command.add_command(binding_learn.learn)
 
 
 @command.command()

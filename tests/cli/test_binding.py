@@ -155,7 +155,7 @@ def test_a_signature_that_cannot_be_written(place: Path) -> None:
 
 def _doubtful(place: Path) -> Path:
     document = json.loads(GOOD.read_bytes())
-    document["expected_behaviors"][0]["compliance_criteria"]["values"] = ["urn:x:*", "urn:x:ds:a"]
+    document["expected_behaviors"][0]["compliance_criteria"]["values"] = ["urn:xx:*", "urn:xx:ds:a"]
     (place / "policy.json").write_text(json.dumps(document))
     return place / "policy.json"
 
@@ -165,7 +165,7 @@ def test_check_warns_of_what_is_doubtful(place: Path) -> None:
     done = lictor(place, "check", file)
     assert done.returncode == 0
     assert done.stdout.count("warn $.expected_behaviors[0].compliance_criteria.values[") == 2
-    assert "urn:x:ds:a adds nothing: urn:x:* matches all of it" in done.stdout
+    assert "urn:xx:ds:a adds nothing: urn:xx:* matches all of it" in done.stdout
     code, result = answer(place, "check", file, "--strict")
     assert (code, result["ok"], result["bindings"][0]["ok"]) == (1, False, True)
     assert [warning["kind"] for warning in result["bindings"][0]["warnings"]] == ["shadowed", "broad"]
