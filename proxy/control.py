@@ -13,14 +13,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..certs.domain import TrustDomain
 from ..evidence import durability
 from ..evidence.demand import Demands
-from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
 from ..evidence.issuer import Issuer
 from ..evidence.ledger import Ledger
 from ..evidence.recorder import Recorder
@@ -32,6 +31,7 @@ from ..formats.jws import Signer
 from ..formats.keys import read_closed
 from .channel import Frames
 from .config import Config
+from .desk import Desk
 from .evidence_key import EvidenceKey
 from .operator import Operator
 from .orders import orders
@@ -100,6 +100,7 @@ class ControlProcess:
             stored=self._store,
             state=self._state,
         )
+        self._desk = Desk(self._recorder)
         transparency = Transparency(config, ledger)
         retention = Retention(ledger, self._store, config.monitor.spiffe_id, self._recorder.needed_from)
         await retention.resume()
@@ -279,6 +280,7 @@ class ControlProcess:
                 await asyncio.wait_for(worker.drained.wait(), 2)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
+        await self._desk.settle(5)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -286,34 +288,10 @@ class ControlProcess:
         task.add_done_callback(self._tasks.discard)
 
     def _received(self, worker: _Worker, frame: list[Any]) -> None:
-        number, operation, payload = frame
-        if operation == "ready":
+        if frame[1] == "ready":
             worker.ready.set()
-        elif operation == "finish":
-            self._recorder.finish_delegation(payload)
         else:
-            self._spawn(self._answer(worker.frames, number, self._work(worker, operation, payload)))
-
-    def _work(self, worker: _Worker, operation: str, payload: Any) -> Awaitable[Any]:
-        if operation == "action":
-            return self._recorder.record_action(ActionDraft(**payload), worker)
-        if operation == "outcome":
-            return self._recorder.record_outcome(OutcomeDraft(**payload))
-        if operation == "inbound":
-            return self._recorder.accept_delegation(InboundDraft(**payload), worker)
-        return self._recorder.delegation_response(payload)
-
-    async def _answer(self, frames: Frames, number: int, work: Awaitable[Any]) -> None:
-        try:
-            answer = [number, True, await work]
-        except LictorError as e:
-            log.error("not recorded: %s", e)
-            answer = [number, False, {"reason": "monitor_error", "text": str(e)}]
-        except Exception:
-            log.exception("not recorded")
-            answer = [number, False, {"reason": "monitor_error", "text": "an error inside the monitor"}]
-        if number:
-            frames.send(answer)
+            self._desk.take(frame, worker.frames, worker)
 
 
 def check_free(name: str, address: tuple[str, int]) -> None:

@@ -13,7 +13,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lictor.formats.canonical import MAX_INT, canonical, digest, is_canonical
+from lictor.formats.canonical import MAX_INT, canonical, digest
 from lictor.formats.errors import FormatError
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "jcs"
@@ -120,6 +120,16 @@ def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
         canonical([{"deeper": value}])
 
 
+class Text(str):
+    """Not a JSON string to the encoder."""
+
+
+@pytest.mark.parametrize("value", [{1: 2}, {"a": {None: 1}}, {Text("a"): 1}, {"a": Text("b")}, {"a": (1, {2})}])
+def test_what_only_looks_like_json_is_refused_within(value: Any) -> None:
+    with pytest.raises(FormatError):
+        canonical(value)
+
+
 def test_endless_nesting_is_refused() -> None:
     value: list[Any] = []
     value.append(value)
@@ -129,23 +139,6 @@ def test_endless_nesting_is_refused() -> None:
 
 def test_integral_floats_and_booleans() -> None:
     assert canonical([1.0, -0.0, 1e15, True]) == b"[1,0,1000000000000000,true]"
-
-
-@given(_anything)
-def test_bytes_are_canonical_if_encoding_again_gives_the_same(value: Any) -> None:
-    for options in (0, orjson.OPT_SORT_KEYS):
-        try:
-            data = orjson.dumps({"m": value}, option=options)
-        except orjson.JSONEncodeError:
-            return
-        read = orjson.loads(data)
-        try:
-            expected: object = canonical(read) == data
-        except FormatError:
-            with pytest.raises(FormatError):
-                is_canonical(data, read)
-        else:
-            assert is_canonical(data, read) is expected
 
 
 @pytest.mark.parametrize(
@@ -164,7 +157,7 @@ def test_bytes_are_canonical_if_encoding_again_gives_the_same(value: Any) -> Non
     ],
 )
 def test_another_spelling_is_not_canonical(data: bytes) -> None:
-    assert not is_canonical(data, orjson.loads(data))
+    assert canonical(orjson.loads(data)) != data
 
 
 @pytest.mark.parametrize(
@@ -182,7 +175,7 @@ def test_another_spelling_is_not_canonical(data: bytes) -> None:
 )
 def test_bytes_outside_of_the_subset_are_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
-        is_canonical(data, orjson.loads(data))
+        canonical(orjson.loads(data))
 
 
 def test_digest_of_the_empty_window() -> None:

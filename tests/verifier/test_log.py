@@ -349,4 +349,4 @@ def test_how_far_it_is_can_be_watched(made: Any, monkeypatch: pytest.MonkeyPatch
         report = verify_log(path, made.ca, progress=lambda done, total, told=told: told.append((done, total)))
         assert (report.verdict, told) == ("intact", sorted(told))
         assert {total for _, total in told} == {report.entries}
-        assert report.entries // 9 < len({done for done, _ in told}) <= report.entries // 8 + 1
+        assert len({done for done, _ in told}) >= report.entries // 8

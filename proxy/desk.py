@@ -1,0 +1,59 @@
+"""Where the control process answers its workers: frames of the channel in, the recorder's receipts out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Any
+
+from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
+from ..evidence.recorder import Recorder
+from ..formats.errors import LictorError
+from .channel import Frames
+
+log = logging.getLogger(__name__)
+
+
+class Desk:
+    """Takes what workers ask of the recorder."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, frame: list[Any], frames: Frames, source: object) -> None:
+        """Do what the frame of the worker `source` asks, and answer on `frames` if it wants an answer."""
+        number, operation, payload = frame
+        if operation == "finish":
+            self._recorder.finish_delegation(payload)
+            return
+        task = asyncio.ensure_future(self._answer(frames, number, self._work(source, operation, payload)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def settle(self, seconds: float) -> None:
+        """Wait until everything that was asked is answered, at most `seconds`."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
+    def _work(self, source: object, operation: str, payload: Any) -> Awaitable[Any]:
+        if operation == "action":
+            return self._recorder.record_action(ActionDraft(**payload), source)
+        if operation == "outcome":
+            return self._recorder.record_outcome(OutcomeDraft(**payload))
+        if operation == "inbound":
+            return self._recorder.accept_delegation(InboundDraft(**payload), source)
+        return self._recorder.delegation_response(payload)
+
+    async def _answer(self, frames: Frames, number: int, work: Awaitable[Any]) -> None:
+        try:
+            answer = [number, True, await work]
+        except LictorError as e:
+            log.error("not recorded: %s", e)
+            answer = [number, False, {"reason": "monitor_error", "text": str(e)}]
+        except Exception:
+            log.exception("not recorded")
+            answer = [number, False, {"reason": "monitor_error", "text": "an error inside the monitor"}]
+        if number:
+            frames.send(answer)
