@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,7 @@ READY_TIMEOUT_S = 30.0
 RESPAWN_S = 1.0
 RESPAWNS = 5
 TICK_S = 0.5
+FREE_WITHIN_S = 3.0  # orphaned workers end within LAST_WORDS_S of proxy/worker.py
 FRESHEN_EVERY = 7200  # ticks: an hour
 
 
@@ -82,7 +84,7 @@ class ControlProcess:
         """Open the ledger, serve until stopped, close the windows. Raises UsageError or LictorError at start."""
         config = self._config
         for name, address in config.listen.named().items():
-            check_free(name, address)
+            await wait_until_free(name, address)
         freshen(TrustDomain.open(config.identity.trust), config.monitor.name)
         for path in (config.monitor_dir / "interception.pem", *(t.client_key for t in config.targets if t.client_key)):
             read_closed(path)
@@ -292,6 +294,20 @@ class ControlProcess:
             worker.ready.set()
         else:
             self._desk.take(frame, worker.frames, worker)
+
+
+async def wait_until_free(name: str, address: tuple[str, int]) -> None:
+    """`check_free`, with patience for the workers of a monitor that was killed just now."""
+    deadline = time.monotonic() + FREE_WITHIN_S
+    while True:
+        try:
+            check_free(name, address)
+        except UsageError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            return
 
 
 def check_free(name: str, address: tuple[str, int]) -> None:

@@ -207,7 +207,7 @@ def split_bundle(data: bytes) -> list[bytes]:
 
 
 def cosignature_time(line: str, text: str, vkey: str) -> int:
-    name, _, encoded = vkey.rsplit("+", 2)
+    name, _, encoded = vkey.split("+", 2)
     public = base64.b64decode(encoded)[1:]
     dash, signer, blob = line.split(" ")
     raw = base64.b64decode(blob)
