@@ -17,7 +17,8 @@ from ..certs.files import write_atomically
 from ..formats.errors import LictorError, UsageError, VerificationError
 from ..formats.keys import KeySigner
 from ..proxy.config import Config, load
-from . import binding_learn
+from . import binding_learn, binding_replay
+from .binding_files import find_files
 from .output import console, json_option, print_json
 
 _FILE = click.Path(path_type=Path)
@@ -25,10 +26,11 @@ _FILE = click.Path(path_type=Path)
 
 @click.group()
 def command() -> None:
-    """Policies: check, sign, verify; draft one from a log."""
+    """Policies: check, sign, verify; draft one from a log, judge a log by another one."""
 
 
-command.add_command(binding_learn.learn)
+for _part in (binding_learn.learn, binding_replay.replay):
+    command.add_command(_part)
 
 
 @command.command()
@@ -44,7 +46,7 @@ def check(ctx: click.Context, paths: tuple[Path, ...], config: Path | None, stri
     criteria that end default deny. The bindings of a directory are looked at together.
     """
     settings = load(config) if config is not None else None
-    results = _check_all(_files(paths))
+    results = _check_all(find_files(paths))
     _warn(results, paths, settings)
     good = all(result["ok"] and not (strict and result["warnings"]) for result in results)
     if as_json:
@@ -102,19 +104,6 @@ def _verified(binding: Binding, file: Path, keys: Any) -> str:
     return verify(binding.document, signature, keys)
 
 
-def _files(paths: tuple[Path, ...]) -> list[Path]:
-    """The files named, and the *.json of the directories named. Raises UsageError if there is nothing to look at."""
-    files: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path} does not exist")
-        found = sorted(path.glob("*.json")) if path.is_dir() else [path]
-        if not found:
-            raise UsageError(f"the directory {path} has no *.json")
-        files += found
-    return list(dict.fromkeys(files))
-
-
 def _check_all(files: list[Path]) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     seen: dict[str, Path] = {}
@@ -135,7 +124,7 @@ def _warn(results: list[dict[str, Any]], paths: tuple[Path, ...], settings: Conf
     """Put what is doubtful about good bindings to their results."""
     good = {result["file"]: result for result in results if result["ok"]}
     for path in paths:
-        bindings = {file: load_binding(read(file), str(file)) for file in _files((path,)) if str(file) in good}
+        bindings = {file: load_binding(read(file), str(file)) for file in find_files((path,)) if str(file) in good}
         for finding in _lint(list(bindings.values()), settings):
             file = next(file for file, binding in bindings.items() if binding.policy_id == finding.policy_id)
             warning = {"where": finding.where, "kind": finding.kind, "text": finding.text}

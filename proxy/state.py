@@ -33,7 +33,7 @@ _LET_OUT = (Verdict.ALLOW.value, Verdict.FLAG.value)
 Entry = tuple[Mapping[str, Any], int, float]
 
 
-class _Book:
+class Book:
     """Memories, and how entries are read into them."""
 
     def __init__(self, bindings: Iterable[Binding]) -> None:
@@ -80,7 +80,7 @@ class State:
 
     def __init__(self, bindings: Iterable[Binding], log: Reader, end: int, now: float) -> None:
         """Make the memories from the first `end` entries of `log`. Reads them once; what is kept does not grow."""
-        self._book = _Book(bindings)
+        self._book = Book(bindings)
         self._book.read(log, end, now)
         self._late: list[Entry] | None = None
 
@@ -129,7 +129,7 @@ class State:
         The log as it is now is read in a thread while the memories in force go on; what they take meanwhile, the new
         ones take at the end. Raises LedgerError; then the memories in force stay.
         """
-        book, end, self._late = _Book(bindings), ledger.size, []
+        book, end, self._late = Book(bindings), ledger.size, []
         try:
             if not book.memories.empty:
                 await ledger.commit()
@@ -147,7 +147,7 @@ class State:
         return put_in_force
 
 
-def _read(book: _Book, open_log: Callable[[], Reader], end: int, now: float) -> None:
+def _read(book: Book, open_log: Callable[[], Reader], end: int, now: float) -> None:
     with contextlib.closing(open_log()) as log:
         book.read(log, end, now)
 

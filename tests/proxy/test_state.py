@@ -213,13 +213,13 @@ async def test_a_short_horizon_reads_the_end_of_the_log_only(monitor: Monitor, m
     assert first_since(monitor.store, 20, times[-1] + 1) == 20
     assert first_since(monitor.store, 0, 0.0) == 0
     taken: list[int] = []
-    real: Callable[..., None] = module._Book.take
+    real: Callable[..., None] = module.Book.take
 
     def counting(book: Any, entry: Any, seq: int, timestamp: float) -> None:
         taken.append(seq)
         real(book, entry, seq, timestamp)
 
-    monkeypatch.setattr(module._Book, "take", counting)
+    monkeypatch.setattr(module.Book, "take", counting)
     State(bound(rate(1, 10)), monitor.store, 20, times[15] + 10)
     assert taken == [15, 16, 17, 18, 19]
     await monitor.ledger.close()
