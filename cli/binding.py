@@ -17,7 +17,7 @@ from ..certs.files import write_atomically
 from ..formats.errors import LictorError, UsageError, VerificationError
 from ..formats.keys import KeySigner
 from ..proxy.config import Config, load
-from . import binding_learn, binding_replay
+from . import binding_explain, binding_learn, binding_replay
 from .binding_files import find_files
 from .output import console, json_option, print_json
 
@@ -26,10 +26,10 @@ _FILE = click.Path(path_type=Path)
 
 @click.group()
 def command() -> None:
-    """Policies: check, sign, verify; draft one from a log, judge a log by another one."""
+    """Policies: check, sign, verify, explain; draft one from a log, judge a log by another one."""
 
 
-for _part in (binding_learn.learn, binding_replay.replay):
+for _part in (binding_explain.command, binding_learn.learn, binding_replay.replay):
     command.add_command(_part)
 
 
