@@ -23,7 +23,7 @@ COMMANDS = {
     "agent": "identities: add, list, revoke, rotate",
     "monitor": "a monitor's keys: rotate-evidence, retire-evidence",
     "signer": "an evidence key in a process of its own",
-    "binding": "policies: check, sign, verify",
+    "binding": "policies: check, sign, verify, explain, learn, replay",
     "log": "the action log: show, tail, verify, export, prove",
     "bet": "Behavioral Evidence Tokens: show, issue, verify",
     "chain": "a delegation chain: show, verify",
