@@ -28,9 +28,12 @@ class Desk:
         if operation == "finish":
             self._recorder.finish_delegation(payload)
             return
-        task = asyncio.ensure_future(self._answer(frames, number, self._work(source, operation, payload)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        # Begun at once, not in the next turn: what a worker says is taken in the order in which it says it.
+        answering = self._answer(frames, number, self._work(source, operation, payload))
+        task = asyncio.Task(answering, loop=asyncio.get_running_loop(), eager_start=True)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def settle(self, seconds: float) -> None:
         """Wait until everything that was asked is answered, at most `seconds`."""
