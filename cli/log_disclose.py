@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ..evidence.disclosure import Disclosure, covering, disclose
-from ..evidence.proof_files import MAX_PROOF_FILE
 from ..evidence.salted import open_disclosure
 from ..evidence.sqlite_store import SqliteReader
-from ..formats.errors import FormatError, UsageError, VerificationError
+from ..formats.errors import UsageError
 from ..verifier.disclosure import DisclosureReport, check_disclosure
 from .evidence_view import find_ca, read_ca, trust_options, when
+from .log_check import check_file
 from .log_options import FILE, find_ledger, ledger_option, policy_options, read_policy
 from .log_view import plain
 from .output import console, json_option, print_json
@@ -86,33 +86,7 @@ def check(
 ) -> None:
     """Verify what `lictor log disclose` wrote, from the file alone. Exit 0 good, 1 not."""
     policy, ca = read_policy(witnesses, quorum), read_ca(find_ca(trust, config))
-    try:
-        with path.open("rb") as f:
-            data = f.read(MAX_PROOF_FILE + 1)
-    except OSError as e:
-        raise UsageError(f"{path} cannot be read: {e.strerror}") from None
-    try:
-        report = check_disclosure(_text(data), ca, policy)
-    except (FormatError, VerificationError) as e:
-        if as_json:
-            print_json({"ok": False, "file": str(path), "problem": str(e)})
-        else:
-            console.print(Text.assemble(("bad", "bold red"), f"  {path}: {plain(e)}"))
-        ctx.exit(1)
-    if as_json:
-        print_json({"ok": True, "file": str(path), **report.to_json()})
-    else:
-        console.print(Text.assemble(("good", "bold green"), f"  {path}"))
-        console.print(_table(report))
-
-
-def _text(data: bytes) -> str:
-    if len(data) > MAX_PROOF_FILE:
-        raise FormatError(f"the file has more than {MAX_PROOF_FILE} octets, more than any disclosure")
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise FormatError("the file is not UTF-8") from None
+    check_file(ctx, path, as_json, lambda text: check_disclosure(text, ca, policy), _table)
 
 
 def _table(report: DisclosureReport) -> Table:
