@@ -1,8 +1,4 @@
-"""The `lictor` command: one module a command group, loaded when it is called.
-
-Exit codes: 0 good; 1 the answer is no (a violation, a failed verification); 2 wrong use or wrong configuration;
-3 evidence incomplete (prefix only, gap).
-"""
+"""The `lictor` command: one module a command group, loaded when it is called."""
 
 from __future__ import annotations
 
@@ -15,6 +11,10 @@ import click
 from .. import __version__
 from ..formats.errors import LictorError, UsageError
 
+EXIT_CODES = (
+    "Exit codes: 0 good; 1 the answer is no (a violation, a failed verification); 2 wrong use or wrong configuration; "
+    "3 evidence incomplete (prefix only, gap)."
+)
 COMMANDS = {
     "demo": "the whole story in under a minute, on this machine only",
     "init": "make a working set: configuration, trust domain, first agent, first binding",
@@ -49,7 +49,7 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]}, epilog=__doc__)
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.version_option(__version__, prog_name="lictor")
 def cli() -> None:
     """An inline mTLS proxy monitor for AI agents: judges every action before it leaves, records it, signs evidence."""
