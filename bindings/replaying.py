@@ -17,6 +17,7 @@ from .apart import Rule, Rules, judge_at
 from .catalog import Catalog
 from .learning import judged_by_bindings
 from .model import Action, ActionType, Binding, Decision, Verdict
+from .patterns import UrlPattern
 from .policy import AUDIT, Policy
 
 MAX_OPEN = 1 << 16
@@ -146,14 +147,14 @@ class Replay:
 
     def _connect(self, agent: str, target: str) -> _Judgement:
         """A CONNECT that its authority alone decided."""
-        try:
-            url = parse_url(target)
-        except FormatError:
-            return _Judgement(None, "connect")
         if self._policy is None:
             return _Judgement(None, "connect")
-        decision = self._policy.judge_authority(agent, url.host, url.port)
-        return _Judgement(OPENS, "allowed") if decision is None else _Judgement("deny", decision.reason)
+        places = _authorities(self._policy.catalog, target)
+        decisions = [self._policy.judge_authority(agent, *place) for place in places]
+        denials = [decision for decision in decisions if decision is not None]
+        if not decisions or 0 < len(denials) < len(decisions):
+            return _Judgement(None, "connect")
+        return _Judgement("deny", denials[0].reason) if denials else _Judgement(OPENS, "allowed")
 
     def _remember(self, entry: Mapping[str, Any], seq: int, decision: str) -> None:
         if decision in _LET_OUT:
@@ -171,6 +172,18 @@ class Replay:
             del self._denied[of]
         elif all(type(outcome.get(name, 0)) is int for name in ("request_bytes", "response_bytes")):
             self._memory.take(entry, seq, entry["timestamp"])
+
+
+def _authorities(catalog: Catalog, target: str) -> list[tuple[str, int]]:
+    """Where a CONNECT that is recorded with this target may have led; nothing if the catalog does not say."""
+    if not target.startswith("urn:"):
+        try:
+            url = parse_url(target)
+        except FormatError:
+            return []
+        return [(url.host, url.port)]
+    patterns = [UrlPattern.parse(text) for known in catalog.targets if known.urn == target for text in known.match]
+    return [] if any(p.any_subdomain for p in patterns) else [(p.host, p.port) for p in patterns]
 
 
 def _failed(rule: Rule, agent: str, entry: Mapping[str, Any]) -> str | None:

@@ -24,7 +24,7 @@ _FILE = click.Path(path_type=Path)
 _WHY = {
     "parameters_not_kept": "a behavior looks at parameters, of which the log holds digests only",
     "batch": "denied because of another member of their batch",
-    "connect": "denied at CONNECT, which needs the catalog: name the configuration with -c",
+    "connect": "denied at CONNECT, and no catalog (-c) says where that led",
     "refused_by_the_monitor": "refused by the monitor itself, whatever the bindings",
     "malformed": "not entries as a monitor writes them",
 }

@@ -173,7 +173,12 @@ def test_a_connect_is_judged_with_the_catalog() -> None:
     assert shown(replayed(entries, allow(f"{H}/x"), catalog=catalog)[1]) == [(0, "deny", OPENS, "allowed")]
     assert [c.seq for c in replayed(entries, allow(X), catalog=catalog)[1]] == [1]
     urn = [entry(X, "deny", **connect)]
-    assert replayed(urn, allow(X), catalog=catalog)[0].not_judged == {"connect": 1}
+    assert shown(replayed(urn, allow(X), catalog=catalog)[1]) == [(0, "deny", OPENS, "allowed")]
+    assert replayed(urn, allow(Y), catalog=catalog)[0].judged == 1
+    wild = Catalog([Target(X, "tool", ("https://*.t.example/**",))])
+    for catalog, target in ((wild, X), (wild, Y), (wild, "https://t example/")):
+        one = [entry(target, "deny", **connect)]
+        assert replayed(one, allow(X), catalog=catalog)[0].not_judged == {"connect": 1}
 
 
 def test_a_delegation_that_came_in_is_its_peers() -> None:
