@@ -73,6 +73,7 @@ def test_a_draft_says_whose_it_is_and_where_it_comes_from() -> None:
         ([f"{H}/u/{i}/" for i in range(3)], [f"{H}/u/*/"]),
         ([f"https://h{i}.example/u/1" for i in range(3)], [f"https://h{i}.example/u/1" for i in range(3)]),
         ([f"https://192.0.2.{i}/" for i in range(3)], [f"https://192.0.2.{i}/" for i in range(3)]),
+        ([f"https://cafe000{i}/x" for i in (1, 2, 3)], [f"https://cafe000{i}/x" for i in (1, 2, 3)]),
         ([f"{H}:{i}/x" for i in (1, 2, 3)], [f"{H}:{i}/x" for i in (1, 2, 3)]),
         ([f"urn:e1:me#/u/{i}" for i in range(3)], [f"urn:e1:me#/u/{i}" for i in range(3)]),
         ([f"{H}/u/{i}%2Fx" for i in range(3)], [f"{H}/u/{i}%2Fx" for i in range(3)]),
