@@ -75,10 +75,10 @@ class Window:
     def add(self, seq: int, data: bytes) -> None:
         """Take in the canonical bytes of the agent's next entry."""
         if self.count:
-            self._hash.update(b",")
+            self._hash.update(b"," + data)
         else:
             self.first_entry = seq
-        self._hash.update(data)
+            self._hash.update(data)
         self.count += 1
 
     def judge(self, behavior_id: str, failed: bool, denied: bool) -> None:

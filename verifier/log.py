@@ -118,9 +118,10 @@ class _LogCheck:
 
     def take(self, record: Record) -> None:
         """The next record. Raises Found, FormatError and VerificationError."""
+        if type(record) is EntryLine:
+            self._entry(record.data, record.leaf)
+            return
         match record:
-            case EntryLine(data, leaf):
-                self._entry(data, leaf)
             case ErasedLine():
                 self._erased(record)
             case CosignedLine(note):
@@ -188,11 +189,12 @@ class _LogCheck:
         self._append(leaf)
 
     def _append(self, leaf: bytes) -> None:
-        self.tree.append(leaf)
-        self._witnesses.reached(self.tree)
-        if self._windows.wants_root(self.tree.size):
-            self._windows.root(self.tree.size, self.tree.root(), self._proved)
-            self._proved = self.tree.size
+        tree, windows = self.tree, self._windows
+        tree.append(leaf)
+        self._witnesses.reached(tree)
+        if windows.wants_root(tree.size):
+            windows.root(tree.size, tree.root(), self._proved)
+            self._proved = tree.size
 
     def _erased(self, record: ErasedLine) -> None:
         """Nothing can be said of the entry itself, but the tree is the one that was signed, or is not."""
