@@ -96,7 +96,7 @@ def test_with_a_ledger_that_hangs_they_are_refused_at_the_limits(monitor: Monito
     reached = len(server.requests)
     os.kill(control, signal.SIGSTOP)
     try:
-        for _ in range(30):
+        for _ in range(50):  # 1500 connections: the first thousand warm allocator and collector up
             answers = at_once(monitor, server, 3 * LIMIT)
             assert {(answer.status, answer.json()["reason"]) for answer, _ in answers} == {(503, "overloaded")}
             used.append(resident(worker))
