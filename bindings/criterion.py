@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -28,7 +29,7 @@ class Outcome:
 PASS = Outcome(True)
 
 
-class Stateless:
+class Stateless(ABC):
     """Criteria made ready to judge. Immutable; shared by all requests of a worker."""
 
     __slots__ = ()
@@ -36,9 +37,9 @@ class Stateless:
     refuses: ClassVar[str] = ""
     """The reason of a denial that the authority alone decides."""
 
+    @abstractmethod
     def judge(self, action: Action) -> Outcome:
         """Judge one action, without I/O, in a time that does not depend on the length of the criteria."""
-        raise NotImplementedError
 
     def may_allow_authority(self, host: str, port: int, targets: tuple[Target, ...]) -> bool:
         """Could an action on this authority, or on one of these catalog targets behind it, satisfy? True in doubt."""
