@@ -17,26 +17,22 @@ from http import HTTPStatus
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from ..bindings.catalog import ACTION_TYPES, Catalog
-from ..bindings.classification import Classified, RequestFacts, Unclassifiable, classify, needs_body
-from ..bindings.keep import NOTHING, Kept
-from ..bindings.model import Action, ActionType, BehaviorResult, Decision, Verdict
+from ..bindings.classification import Classified, Unclassifiable, classify, needs_body
+from ..bindings.model import ActionType, Decision, Verdict
 from ..bindings.policy import Policy
 from ..engine.problem import Problem, problem_of
 from ..evidence.entry import ActionDraft, OutcomeDraft, Receipt
-from ..evidence.salted import disclosure
 from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.names import host_text, parse_authority, parse_origin_form, url_text
 from . import delegate
+from .drafting import as_action, authority_action, draft, drop_hop_by_hop, facts_of, method_text, place
 from .exchange import Control, Exchange, Tally, attach, exchange_of
 from .guard import Guard, NameRefused, check_head, same_name
 from .identify import Identify
-from .refusal import Refusal
+from .settling import MEMBER_DENIED, permit, refusal, refuse, unrecorded, whole_or_nothing
 
 log = logging.getLogger(__name__)
 Hooked = Awaitable[None] | None
-
-MEMBER_DENIED = "batch_member_denied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,128 +239,3 @@ class Enforce:
             if receipt.decision in (Verdict.ALLOW, Verdict.FLAG):
                 outcome = {"status": 0, "complete": False, "duration_ms": 0, "error": MEMBER_DENIED}
                 self._control.record_outcome(OutcomeDraft(receipt.seq, outcome))
-
-
-def permit(flow: http.HTTPFlow, exchange: Exchange) -> None:
-    """Let this request go to the authority that was judged, and count its body if that is still to come."""
-    exchange.permit = (exchange.scheme, exchange.host, exchange.port)
-    if exchange.request_tally is None:
-        tally = exchange.request_tally = Tally(exchange.salt)
-
-        def count(chunk: bytes) -> bytes:
-            tally.update(chunk)
-            return chunk
-
-        flow.request.stream = count
-
-
-def refuse(flow: http.HTTPFlow, exchange: Exchange, why: Refusal) -> None:
-    """Answer in place of the upstream."""
-    exchange.refused = True
-    calls = [action for action in exchange.classified if action.rpc]
-    ids = [action.rpc_id for action in calls if action.rpc_id is not None]
-    if ids and why.reason not in ("monitor_error", "overloaded"):
-        flow.response = why.jsonrpc(ids, batch=len(exchange.classified) > 1)
-    else:
-        flow.response = why.response()
-
-
-def refusal(monitor_id: str, action: Classified, decision: Decision, receipt: Receipt) -> Refusal:
-    """The refusal of an action that was judged and recorded."""
-    reason, hint, blamed = decision.reason, decision.hint, decision.blamed
-    if decision.allowed:
-        reason, hint = receipt.reason, receipt.detail
-        blamed = BehaviorResult(**receipt.behavior) if receipt.behavior is not None else None
-    hint = hint or "This action is not allowed for this agent; ask the operator, do not try another way round."
-    return Refusal(
-        monitor_id, reason, hint, action.type, action.target, receipt.seq, blamed, receipt.behavioral_evidence
-    )
-
-
-def unrecorded(monitor_id: str, action: Classified, problem: LictorError) -> Refusal:
-    """The refusal of an action that could not be recorded: nothing leaves without an entry."""
-    reason = getattr(problem, "reason", "monitor_error")
-    hint = f"The monitor could not record this action, so it was not let out: {problem}. Try again later."
-    return Refusal(monitor_id, reason, hint, action.type, action.target)
-
-
-def whole_or_nothing(judged: list[tuple[Classified, Decision]]) -> list[tuple[Classified, Decision]]:
-    """One denied member of a batch denies all of it."""
-    if len(judged) < 2 or all(decision.allowed for _, decision in judged):
-        return judged
-    hint = "Another member of this batch is not allowed; send the allowed ones without it."
-    return [
-        (action, Decision(Verdict.DENY, MEMBER_DENIED, d.behaviors, hint) if d.allowed else d) for action, d in judged
-    ]
-
-
-def authority_action(catalog: Catalog, host: str, port: int) -> Classified:
-    """What a CONNECT that its authority alone denies was on the way to do."""
-    targets = catalog.at(host, port)
-    parameters = {"method": "CONNECT"}
-    if len(targets) == 1:
-        return Classified(ACTION_TYPES[targets[0].kind], targets[0].urn, parameters, None, False, targets[0])
-    return Classified(ActionType.HTTP_REQUEST, url_text("https", host, port, "/"), parameters)
-
-
-def method_text(request: http.Request) -> str:
-    """The method as an entry can hold it, whatever bytes it was."""
-    return request.data.method[:32].decode("ascii", "backslashreplace")
-
-
-def place(exchange: Exchange) -> tuple[str, str, int, str]:
-    """Scheme, host, port and path of a request."""
-    return exchange.scheme, exchange.host, exchange.port, exchange.path
-
-
-def facts_of(request: http.Request, exchange: Exchange, body: bytes | None) -> RequestFacts:
-    """The request as plain values."""
-    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.headers.fields)
-    return RequestFacts(
-        request.method, exchange.scheme, exchange.host, exchange.port, exchange.path, exchange.query, headers, body
-    )
-
-
-def as_action(exchange: Exchange, action: Classified) -> Action:
-    """The action as a policy sees it."""
-    return Action(exchange.agent_id, action.type, action.target, action.parameters, action.content)
-
-
-def draft(
-    request: http.Request, exchange: Exchange, action: Classified, decision: Decision, kept: Kept = NOTHING
-) -> ActionDraft:
-    """The entry to be, with digests in place of content; what is to be kept of that goes beside it."""
-    parameters = dict(action.parameters)
-    if kept.omitted:
-        parameters["kept_omitted"] = kept.omitted
-    if exchange.query:
-        tally = Tally(exchange.salt)
-        tally.update(exchange.query.encode("utf-8", "surrogateescape"))
-        parameters["query_digest"] = tally.digest()
-    if exchange.request_tally is not None:
-        parameters["request_bytes"] = exchange.request_tally.size
-        parameters["request_digest"] = exchange.request_tally.digest()
-    target = action.catalog_target
-    # A request is refused for lines that are not ASCII; the entry that says so does without them.
-    context = [line for line in request.headers.get_all("execution-context") if line.isascii()]
-    trace = request.headers.get("traceparent", "")
-    return ActionDraft(
-        agent_id=exchange.agent_id,
-        action_type=action.type,
-        action_target=action.target,
-        action_parameters=parameters,
-        decision=decision.verdict,
-        reason=decision.reason,
-        behaviors=[b.to_json() for b in decision.behaviors],
-        execution_context=tuple(context),
-        traceparent=trace if trace and trace.isascii() else None,
-        audience=(target.agent_id,) if target is not None and target.agent_id else (),
-        disclosures=tuple(disclosure(name, value) for name, value in kept.values),
-    )
-
-
-def drop_hop_by_hop(headers: http.Headers) -> None:
-    """Take out what was meant for the proxy; an upgrade to anything but WebSocket is simply not offered on."""
-    for name in ("proxy-authorization", "proxy-connection", "upgrade"):
-        if name in headers:
-            del headers[name]

@@ -26,10 +26,12 @@ from ..evidence.entry import Receipt, Tokens
 from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.names import parse_authority, parse_origin_form, url_text
 from . import delegate
-from .enforce import Settings, draft, drop_hop_by_hop, facts_of, method_text, permit, place, refusal, refuse, unrecorded
+from .drafting import draft, drop_hop_by_hop, facts_of, method_text, place
+from .enforce import Settings
 from .exchange import Control, Exchange, Tally, attach, exchange_of
 from .guard import NameRefused, check_head
 from .identify import Identify
+from .settling import permit, refusal, refuse, unrecorded
 
 log = logging.getLogger(__name__)
 Hooked = Awaitable[None] | None

@@ -11,9 +11,11 @@ from flows import FakeControl, make_flow, run
 from mitmproxy import flow as mitm_flow
 from mitmproxy import http
 
-from lictor.addons.enforce import Enforce, Settings, drop_hop_by_hop, method_text, whole_or_nothing
+from lictor.addons.drafting import drop_hop_by_hop, method_text
+from lictor.addons.enforce import Enforce, Settings
 from lictor.addons.exchange import exchange_of, permitted
 from lictor.addons.guard import Guard
+from lictor.addons.settling import whole_or_nothing
 from lictor.bindings.catalog import Catalog, Target
 from lictor.bindings.classification import Classified
 from lictor.bindings.model import ActionType, Decision, Verdict

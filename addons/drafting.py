@@ -1,0 +1,86 @@
+"""From mitmproxy's request to plain values: the facts that are judged, and the entry to be."""
+
+from __future__ import annotations
+
+from mitmproxy import http
+
+from ..bindings.catalog import ACTION_TYPES, Catalog
+from ..bindings.classification import Classified, RequestFacts
+from ..bindings.keep import NOTHING, Kept
+from ..bindings.model import Action, ActionType, Decision
+from ..evidence.entry import ActionDraft
+from ..evidence.salted import disclosure
+from ..formats.names import url_text
+from .exchange import Exchange, Tally
+
+
+def authority_action(catalog: Catalog, host: str, port: int) -> Classified:
+    """What a CONNECT that its authority alone denies was on the way to do."""
+    targets = catalog.at(host, port)
+    parameters = {"method": "CONNECT"}
+    if len(targets) == 1:
+        return Classified(ACTION_TYPES[targets[0].kind], targets[0].urn, parameters, None, False, targets[0])
+    return Classified(ActionType.HTTP_REQUEST, url_text("https", host, port, "/"), parameters)
+
+
+def method_text(request: http.Request) -> str:
+    """The method as an entry can hold it, whatever bytes it was."""
+    return request.data.method[:32].decode("ascii", "backslashreplace")
+
+
+def place(exchange: Exchange) -> tuple[str, str, int, str]:
+    """Scheme, host, port and path of a request."""
+    return exchange.scheme, exchange.host, exchange.port, exchange.path
+
+
+def facts_of(request: http.Request, exchange: Exchange, body: bytes | None) -> RequestFacts:
+    """The request as plain values."""
+    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.headers.fields)
+    return RequestFacts(
+        request.method, exchange.scheme, exchange.host, exchange.port, exchange.path, exchange.query, headers, body
+    )
+
+
+def as_action(exchange: Exchange, action: Classified) -> Action:
+    """The action as a policy sees it."""
+    return Action(exchange.agent_id, action.type, action.target, action.parameters, action.content)
+
+
+def draft(
+    request: http.Request, exchange: Exchange, action: Classified, decision: Decision, kept: Kept = NOTHING
+) -> ActionDraft:
+    """The entry to be, with digests in place of content; what is to be kept of that goes beside it."""
+    parameters = dict(action.parameters)
+    if kept.omitted:
+        parameters["kept_omitted"] = kept.omitted
+    if exchange.query:
+        tally = Tally(exchange.salt)
+        tally.update(exchange.query.encode("utf-8", "surrogateescape"))
+        parameters["query_digest"] = tally.digest()
+    if exchange.request_tally is not None:
+        parameters["request_bytes"] = exchange.request_tally.size
+        parameters["request_digest"] = exchange.request_tally.digest()
+    target = action.catalog_target
+    # A request is refused for lines that are not ASCII; the entry that says so does without them.
+    context = [line for line in request.headers.get_all("execution-context") if line.isascii()]
+    trace = request.headers.get("traceparent", "")
+    return ActionDraft(
+        agent_id=exchange.agent_id,
+        action_type=action.type,
+        action_target=action.target,
+        action_parameters=parameters,
+        decision=decision.verdict,
+        reason=decision.reason,
+        behaviors=[b.to_json() for b in decision.behaviors],
+        execution_context=tuple(context),
+        traceparent=trace if trace and trace.isascii() else None,
+        audience=(target.agent_id,) if target is not None and target.agent_id else (),
+        disclosures=tuple(disclosure(name, value) for name, value in kept.values),
+    )
+
+
+def drop_hop_by_hop(headers: http.Headers) -> None:
+    """Take out what was meant for the proxy; an upgrade to anything but WebSocket is simply not offered on."""
+    for name in ("proxy-authorization", "proxy-connection", "upgrade"):
+        if name in headers:
+            del headers[name]
