@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from mitmproxy import http
 
-from ..bindings.catalog import ACTION_TYPES, Catalog
-from ..bindings.classification import Classified, RequestFacts
+from ..bindings.catalog import Catalog
+from ..bindings.facts import Classified, RequestFacts
 from ..bindings.keep import NOTHING, Kept
 from ..bindings.model import Action, ActionType, Decision
+from ..bindings.target import ACTION_TYPES
 from ..evidence.entry import ActionDraft
 from ..evidence.salted import disclosure
 from ..formats.names import url_text

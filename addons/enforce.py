@@ -17,7 +17,8 @@ from http import HTTPStatus
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from ..bindings.classification import Classified, Unclassifiable, classify, needs_body
+from ..bindings.classification import classify, needs_body
+from ..bindings.facts import Classified, Unclassifiable
 from ..bindings.model import ActionType, Decision, Verdict
 from ..bindings.policy import Policy
 from ..engine.problem import Problem, problem_of

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from mitmproxy import http
 
-from ..bindings.classification import Classified
+from ..bindings.facts import Classified
 from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft, Receipt, Tokens
 from ..formats import base64url
 from ..formats.errors import LictorError

@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
 
-from ..bindings.catalog import Catalog, Target
-from ..bindings.classification import Classified, Unclassifiable, classify, needs_body
+from ..bindings.catalog import Catalog
+from ..bindings.classification import classify, needs_body
 from ..bindings.criterion import Reads
+from ..bindings.facts import Classified, Unclassifiable
 from ..bindings.model import Action, ActionType, Decision, Verdict
 from ..bindings.policy import Policy
+from ..bindings.target import Target
 from ..engine.problem import Problem, problem_of
 from ..evidence.admission import examine
 from ..evidence.claims import KeyResolver

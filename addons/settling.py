@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mitmproxy import http
 
-from ..bindings.classification import Classified
+from ..bindings.facts import Classified
 from ..bindings.model import BehaviorResult, Decision, Verdict
 from ..evidence.entry import Receipt
 from ..formats.errors import LictorError

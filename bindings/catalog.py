@@ -3,43 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import replace
 
 from ..formats.errors import FormatError, UsageError
 from ..formats.names import authority_text
 from ..formats.spiffe import SpiffeId
-from .model import ActionType
 from .patterns import AuthorityMap, UrlMap, UrlPattern, check_urn
-
-Kind = Literal["tool", "data_source", "model", "agent"]
-Protocol = Literal["http", "mcp", "a2a"]
-
-ACTION_TYPES: dict[str, ActionType] = {
-    "tool": ActionType.TOOL_CALL,
-    "data_source": ActionType.DATA_SOURCE_ACCESS,
-    "model": ActionType.MODEL_INFERENCE,
-    "agent": ActionType.DELEGATION,
-}
-_KIND_OF_PROTOCOL = {"mcp": "tool", "a2a": "agent"}
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One `[[target]]` of the configuration. `match`: URL patterns; `agent_id`: SPIFFE ID of the agent behind it.
-
-    `client_cert` and `client_key` are what the monitor shows the server, `ca` what it trusts instead of the system's.
-    """
-
-    urn: str
-    kind: Kind
-    match: tuple[str, ...]
-    protocol: Protocol = "http"
-    agent_id: str | None = None
-    client_cert: Path | None = None
-    client_key: Path | None = None
-    ca: Path | None = None
+from .protocols import PROTOCOLS
+from .target import ACTION_TYPES, Target
 
 
 class Catalog:
@@ -100,10 +71,11 @@ def _check(target: Target) -> None:
         raise UsageError(f"the target {target.urn} has a fragment: # is for what is inside a target")
     if target.kind not in ACTION_TYPES:
         raise UsageError(f"the target {target.urn} has kind {target.kind!r}, expected {', '.join(ACTION_TYPES)}")
-    if target.protocol not in ("http", "mcp", "a2a"):
-        raise UsageError(f"the target {target.urn} has protocol {target.protocol!r}, expected http, mcp or a2a")
-    if _KIND_OF_PROTOCOL.get(target.protocol, target.kind) != target.kind:
-        needed = _KIND_OF_PROTOCOL[target.protocol]
+    if target.protocol not in PROTOCOLS:
+        known = ", ".join(PROTOCOLS)
+        raise UsageError(f"the target {target.urn} has protocol {target.protocol!r}, expected one of {known}")
+    needed = PROTOCOLS[target.protocol].kind
+    if needed not in (None, target.kind):
         raise UsageError(f"the target {target.urn} speaks {target.protocol}, so its kind must be {needed!r}")
     if not target.match:
         raise UsageError(f"the target {target.urn} matches nothing: give it at least one URL pattern")

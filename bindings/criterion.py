@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
-from .catalog import Target
 from .model import Action
+from .target import Target
 
 Reads = Literal["target", "query", "body"]
 """What of a request criteria look at: its target only, its method and query too, or its body as well."""

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 
-from .catalog import ACTION_TYPES, Catalog
+from .catalog import Catalog
 from .covering import Cover, meaning_of, overlap
 from .model import ActionType, Behavior, Binding
 from .patterns import UrlPattern
 from .policy import denies
 from .subjects import applies_to
+from .target import ACTION_TYPES
 
 MAX_OF_A_LIST = 20
 """Findings of one kind in one list of patterns; what is beyond is counted."""

@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..formats.names import url_text
-from .catalog import ACTION_TYPES, Catalog, Target
+from .catalog import Catalog
 from .criteria import compile_criteria
 from .criterion import Reads, Stateless
 from .keep import NOTHING, Keep, Kept, keep
 from .model import Action, ActionType, Behavior, BehaviorResult, Binding, Decision, Verdict
 from .patterns import AllowSet
 from .subjects import applies_to
+from .target import ACTION_TYPES, Target
 
 AUDIT = "audit:"
 """What the reason begins with when a binding that only watches let a violation pass."""

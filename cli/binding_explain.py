@@ -15,8 +15,9 @@ from typing import Any
 import click
 from rich.text import Text
 
-from ..bindings.classification import RequestFacts, Unclassifiable, classify, find_target, needs_body
+from ..bindings.classification import classify, find_target, needs_body
 from ..bindings.explaining import Explanation, explain
+from ..bindings.facts import RequestFacts, Unclassifiable
 from ..bindings.model import Action, ActionType, Binding, Decision
 from ..bindings.policy import Policy
 from ..bindings.registry import load_directory, read

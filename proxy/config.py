@@ -16,7 +16,8 @@ from typing import Any
 
 import jsonschema
 
-from ..bindings.catalog import Catalog, Target
+from ..bindings.catalog import Catalog
+from ..bindings.target import Target
 from ..certs.domain import TrustDomain
 from ..evidence.cosignature import CheckpointPolicy, Witness
 from ..evidence.store import Durability

@@ -24,10 +24,10 @@ from ..addons.guard import Guard
 from ..addons.identify import Identify
 from ..addons.ingress import Ingress, IngressSettings
 from ..addons.outcome import Outcome
-from ..bindings.catalog import Target
 from ..bindings.model import Binding
 from ..bindings.policy import Policy
 from ..bindings.schema import load_binding
+from ..bindings.target import Target
 from ..certs.contexts import listener_context
 from ..certs.revocation import RevocationList
 from ..engine import permit, request_reader, response_reader

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..catalog import Target
 from ..criterion import PASS, Outcome, Stateless
 from ..model import Action
 from ..patterns import AllowSet
+from ..target import Target
 
 _FAIL = Outcome(False, "in_denylist")
 

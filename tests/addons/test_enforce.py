@@ -17,7 +17,7 @@ from lictor.addons.exchange import exchange_of, permitted
 from lictor.addons.guard import Guard
 from lictor.addons.settling import whole_or_nothing
 from lictor.bindings.catalog import Catalog, Target
-from lictor.bindings.classification import Classified
+from lictor.bindings.facts import Classified
 from lictor.bindings.model import ActionType, Decision, Verdict
 from lictor.bindings.policy import Policy
 from lictor.bindings.schema import load_binding

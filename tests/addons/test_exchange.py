@@ -9,7 +9,7 @@ import pytest
 from flows import make_flow
 
 from lictor.addons.exchange import Exchange, Tally, attach, exchange_of, permitted
-from lictor.bindings.classification import Classified
+from lictor.bindings.facts import Classified
 from lictor.bindings.model import ActionType
 from lictor.engine.problem import Problem, problem_of, set_problem
 from lictor.formats import base64url

@@ -12,7 +12,7 @@ from mitmproxy import http
 
 from lictor.addons.exchange import Exchange, Tally, attach
 from lictor.addons.outcome import BUFFERED, Outcome, short
-from lictor.bindings.classification import Classified
+from lictor.bindings.facts import Classified
 from lictor.bindings.model import ActionType
 from lictor.evidence.entry import Receipt
 from lictor.formats import base64url

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from lictor.bindings.catalog import Protocol, Target
 from lictor.bindings.criteria import compile_criteria
 from lictor.bindings.criterion import Stateless
 from lictor.bindings.model import Action, ActionType
+from lictor.bindings.target import Target
 
 ALICE = "spiffe://e.example/a"
 
@@ -18,7 +18,7 @@ def ready(*values: str) -> Stateless:
     return compiled
 
 
-def target(urn: str, protocol: Protocol = "http") -> Target:
+def target(urn: str, protocol: str = "http") -> Target:
     return Target(urn, "tool", ("https://t.example/",), protocol)
 
 

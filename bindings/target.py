@@ -1,0 +1,36 @@
+"""One target of the catalog, and what kinds there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .model import ActionType
+
+Kind = Literal["tool", "data_source", "model", "agent"]
+
+ACTION_TYPES: dict[str, ActionType] = {
+    "tool": ActionType.TOOL_CALL,
+    "data_source": ActionType.DATA_SOURCE_ACCESS,
+    "model": ActionType.MODEL_INFERENCE,
+    "agent": ActionType.DELEGATION,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One `[[target]]` of the configuration. `match`: URL patterns; `agent_id`: SPIFFE ID of the agent behind it.
+
+    `protocol` names a classifier (`protocols.PROTOCOLS`). `client_cert` and `client_key` are what the monitor shows the
+    server, `ca` what it trusts instead of the system's.
+    """
+
+    urn: str
+    kind: Kind
+    match: tuple[str, ...]
+    protocol: str = "http"
+    agent_id: str | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    ca: Path | None = None
