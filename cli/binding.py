@@ -17,7 +17,7 @@ from ..certs.files import write_atomically
 from ..formats.errors import LictorError, UsageError, VerificationError
 from ..formats.keys import KeySigner
 from ..proxy.config import Config, load
-from . import binding_explain, binding_learn, binding_replay
+from . import binding_explain, binding_learn, binding_replay, binding_retire
 from .binding_files import find_files
 from .output import console, json_option, print_json
 
@@ -26,10 +26,10 @@ _FILE = click.Path(path_type=Path)
 
 @click.group()
 def command() -> None:
-    """Policies: check, sign, verify, explain; draft one from a log, judge a log by another one."""
+    """Policies: check, sign, verify, explain, retire; draft one from a log, judge a log by another one."""
 
 
-for _part in (binding_explain.command, binding_learn.learn, binding_replay.replay):
+for _part in (binding_explain.command, binding_learn.learn, binding_replay.replay, binding_retire.retire):
     command.add_command(_part)
 
 
@@ -151,7 +151,7 @@ def _facts(binding: Binding) -> dict[str, Any]:
 
 def _print_checked(result: dict[str, Any]) -> None:
     if result["ok"]:
-        behaviors = ", ".join(result["behaviors"])
+        behaviors = ", ".join(result["behaviors"]) or "retired: observes nothing"
         whom = ", ".join(result["subjects"]) or "all agents"
         named = escape(f"{result['file']}: {result['policy_id']} {result['version']}")
         console.print(f"[green]good[/] {named} ({escape(behaviors)}) for {escape(whom)}")

@@ -18,6 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
+from ..bindings.succession import Past, Succession
 from ..certs.domain import TrustDomain
 from ..evidence import durability
 from ..evidence.demand import Demands
@@ -133,6 +136,7 @@ class ControlProcess:
             raise UsageError(f"ledger.path: the directory {folder} cannot be made: {e.strerror}") from None
         store = self._store = SqliteStore(config.ledger.path, config.ledger.durability)
         self._salt = log_salt(store)
+        self._bindings.follow(Succession(Past.of(orjson.loads(row.data), row.id) for row in store.documents("binding")))
         ledger = Ledger.open(store, f"{config.monitor.trust_domain}/monitor/{config.monitor.name}", signer)
         signer.enter(ledger, store, config.monitor.spiffe_id)
         durability.announce(ledger, store, config.monitor.spiffe_id)

@@ -39,6 +39,7 @@ def policies_for(bindings: Sequence[Binding]) -> Callable[[str], tuple[PolicyInf
             ),
         )
         for binding in bindings
+        if binding.behaviors  # not of a policy that is retired
     ]
 
     def find(agent_id: str) -> tuple[PolicyInfo, ...]:

@@ -6,6 +6,7 @@ import logging
 
 from ..bindings import registry
 from ..bindings.model import Binding
+from ..bindings.succession import Succession
 from ..formats.errors import LictorError
 from .config import BindingSettings
 from .policies import read_signers
@@ -21,8 +22,15 @@ class BindingsOnDisk:
     def __init__(self, settings: BindingSettings) -> None:
         """Raises UsageError or VerificationError if what is there now is not good."""
         self._settings = settings
+        self._succession = Succession(())
         self._stamp = self._look()
         self.current = self._load()
+
+    def follow(self, succession: Succession) -> None:
+        """Hold what is there, and all that comes, to what was in force before. Raises UsageError."""
+        succession.check(self.current)
+        succession.took(self.current)
+        self._succession = succession
 
     def poll(self) -> bool:
         """Look again; True if other bindings are in force now. A bad change is logged, once."""
@@ -32,11 +40,13 @@ class BindingsOnDisk:
         self._stamp = stamp
         try:
             found = self._load()
+            self._succession.check(found)
         except LictorError as e:
             log.error("the bindings changed and are not taken, the former stay in force: %s", e)
             return False
         if {b.digest for b in found} == {b.digest for b in self.current}:
             return False
+        self._succession.took(found)
         self.current = found
         return True
 

@@ -26,7 +26,6 @@ BROKEN = {
     "double_star_in_the_middle_of_a_path": rf"{CRITERIA}: .* may have \*\* only as its last segment",
     "misspelt_member": r"\$: unknown member 'subject'; did you mean 'subjects'\?",
     "no_behavior_id": r"\$\.expected_behaviors\[0\]: expected the member 'behavior_id'",
-    "no_behaviors": r"\$\.expected_behaviors: expected at least 1 item, found \[\]",
     "no_criteria": r"\$\.expected_behaviors\[0\]: expected the member 'compliance_criteria'",
     "no_evaluation_mode": r"\$: expected the member 'evaluation_mode'",
     "no_observable_actions": r"\$\.expected_behaviors\[0\]\.observable_actions: expected at least 1 item",

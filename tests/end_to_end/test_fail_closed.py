@@ -172,6 +172,20 @@ def test_ledger_that_cannot_be_written(make_monitor: Make, outside: Outside, ser
     assert str(folder) in refused_start(monitor, preexec_fn=obey_modes)
 
 
+def test_binding_that_disappears(make_monitor: Make, outside: Outside, server: Server) -> None:
+    """Whoever can write the directory, but not sign, takes nothing away: not while it runs, and not for a start."""
+    monitor = make_monitor("gone", **settings(server, outside))
+    (folder := monitor.path / "bindings").rename(aside := monitor.path / "aside")
+    folder.mkdir()
+    until(lambda: "was in force and is gone" in monitor.output(), what="the report")
+    assert get(monitor, f"localhost:{server.port}") == 200
+    monitor.stop()
+    assert "was in force and is gone" in refused_start(monitor)
+    folder.rmdir()
+    aside.rename(folder)
+    assert get(monitor.start(), f"localhost:{server.port}") == 200
+
+
 def test_two_monitors_on_one_ledger(make_monitor: Make, outside: Outside, server: Server) -> None:
     first = make_monitor("first", **settings(server, outside))
     second = make_monitor("second", **settings(server, outside), start=False)
