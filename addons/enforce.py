@@ -30,6 +30,7 @@ from .drafting import as_action, authority_action, draft, drop_hop_by_hop, facts
 from .exchange import Control, Exchange, Tally, attach, exchange_of
 from .guard import Guard, NameRefused, check_head, same_name
 from .identify import Identify
+from .open_exchanges import OpenExchanges
 from .settling import MEMBER_DENIED, permit, refusal, refuse, unrecorded, whole_or_nothing
 
 log = logging.getLogger(__name__)
@@ -49,13 +50,20 @@ class Enforce:
     """The egress side: an agent's requests on their way out."""
 
     def __init__(
-        self, settings: Settings, policy: Callable[[], Policy], identify: Identify, guard: Guard, control: Control
+        self,
+        settings: Settings,
+        policy: Callable[[], Policy],
+        identify: Identify,
+        guard: Guard,
+        control: Control,
+        open_exchanges: OpenExchanges,
     ) -> None:
         self._settings = settings
         self._policy = policy
         self._identify = identify
         self._guard = guard
         self._control = control
+        self._open = open_exchanges
 
     def http_connect(self, flow: http.HTTPFlow) -> Hooked:
         agent = self._agent(flow)
@@ -230,7 +238,7 @@ class Enforce:
             self._not_sent(receipts)
             refuse(flow, exchange, refusal(self._settings.monitor_id, *refused[0]))
             return
-        permit(flow, exchange)
+        permit(flow, exchange, self._open)
         if exchange.delegated:
             delegate.attach_evidence(flow.request.headers, receipts)
 

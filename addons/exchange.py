@@ -78,6 +78,8 @@ class Exchange:
     request_tally: Tally | None = None
     response_tally: Tally | None = None
     outcome_sent: bool = False
+    ended_by: str | None = None
+    """Why the monitor itself ended it, for the outcome."""
     peer_evidence: dict[str, object] = field(default_factory=dict)
 
     @property

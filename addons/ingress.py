@@ -33,6 +33,7 @@ from .enforce import Settings
 from .exchange import Control, Exchange, Tally, attach, exchange_of
 from .guard import NameRefused, check_head
 from .identify import Identify
+from .open_exchanges import OpenExchanges
 from .settling import permit, refusal, refuse, unrecorded
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Ingress:
         identify: Identify,
         resolve: KeyResolver,
         control: Control,
+        open_exchanges: OpenExchanges,
     ) -> None:
         self._settings = settings
         self._ingress = ingress
@@ -66,6 +68,7 @@ class Ingress:
         self._identify = identify
         self._resolve = resolve
         self._control = control
+        self._open = open_exchanges
         self._catalog = catalog_of(ingress)
         self._accepted = (ingress.agent, settings.monitor_id, ingress.urn)
 
@@ -203,7 +206,7 @@ class Ingress:
             said = decision if not decision.allowed else Decision(Verdict.DENY, answer.reason, (), answer.detail)
             refuse(flow, exchange, refusal(self._settings.monitor_id, action, said, answer))
             return
-        permit(flow, exchange)
+        permit(flow, exchange, self._open)
         # The reverse proxy has put the local agent's address in place of the one that was called.
         exchange.permit = (flow.request.scheme, flow.request.host, flow.request.port)
         if exchange.delegated:

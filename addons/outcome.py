@@ -9,6 +9,7 @@ from mitmproxy import http
 from ..evidence.entry import OutcomeDraft
 from . import delegate
 from .exchange import Control, Exchange, Tally, exchange_of
+from .open_exchanges import OpenExchanges
 
 BUFFERED = 64 * 1024
 """Responses of a known length up to this many bytes are passed on in one piece; others as they come."""
@@ -17,8 +18,9 @@ BUFFERED = 64 * 1024
 class Outcome:
     """Records an outcome entry for every permitted request."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, open_exchanges: OpenExchanges) -> None:
         self._control = control
+        self._open = open_exchanges
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         exchange = exchange_of(flow)
@@ -45,19 +47,23 @@ class Outcome:
             return
         if not flow.response.stream and exchange.response_tally is not None:
             exchange.response_tally.update(flow.response.raw_content or b"")
-        self._send(exchange, flow.response.status_code, complete=True, error=None)
+        self.send(exchange, flow.response.status_code, complete=True, error=None)
 
     def error(self, flow: http.HTTPFlow) -> None:
         exchange = exchange_of(flow)
         if exchange is None or exchange.permit is None:
             return
         status = flow.response.status_code if flow.response is not None else 0
-        self._send(exchange, status, complete=False, error=str(flow.error)[:200])
+        self.send(exchange, status, complete=False, error=str(flow.error)[:200])
 
-    def _send(self, exchange: Exchange, status: int, *, complete: bool, error: str | None) -> None:
+    def send(self, exchange: Exchange, status: int, *, complete: bool, error: str | None) -> None:
+        """Record the outcome, once. If the monitor ended the exchange, that is what the error says."""
         if exchange.outcome_sent:
             return
         exchange.outcome_sent = True
+        self._open.leave(exchange)
+        if not complete:
+            error = exchange.ended_by or error
         outcome: dict[str, object] = {
             "status": status,
             "complete": complete,

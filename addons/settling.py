@@ -9,14 +9,16 @@ from ..bindings.model import BehaviorResult, Decision, Verdict
 from ..evidence.entry import Receipt
 from ..formats.errors import LictorError
 from .exchange import Exchange, Tally
+from .open_exchanges import OpenExchanges
 from .refusal import Refusal
 
 MEMBER_DENIED = "batch_member_denied"
 
 
-def permit(flow: http.HTTPFlow, exchange: Exchange) -> None:
+def permit(flow: http.HTTPFlow, exchange: Exchange, open_exchanges: OpenExchanges) -> None:
     """Let this request go to the authority that was judged, and count its body if that is still to come."""
     exchange.permit = (exchange.scheme, exchange.host, exchange.port)
+    open_exchanges.enter(flow, exchange)
     if exchange.request_tally is None:
         tally = exchange.request_tally = Tally(exchange.salt)
 

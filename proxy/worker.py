@@ -23,6 +23,7 @@ from ..addons.exchange import permitted
 from ..addons.guard import Guard
 from ..addons.identify import Identify
 from ..addons.ingress import Ingress, IngressSettings
+from ..addons.open_exchanges import REVOKED, OpenExchanges
 from ..addons.outcome import Outcome
 from ..bindings.model import Binding
 from ..bindings.policy import Policy
@@ -98,14 +99,15 @@ class Worker:
         while True:
             await asyncio.sleep(REVOCATION_S)
             self._revoked.refresh()
-            for client in self._identify.no_longer_good():
-                engine.cut(client)
+            self._open.end(self._identify.no_longer_good(), REVOKED)
 
     def _pushed(self, payload: dict[str, Any]) -> None:
         """What the control process says unasked: first everything, later what changed."""
         self._policy = Policy(_bindings(payload["bindings"]), self._config.catalog())
         if not self._hello.done():
             self._hello.set_result(payload)
+        if self._engine is not None:
+            self._open.judge_again()
 
     def _orphaned(self) -> None:
         log.error("the control process is gone: refusing everything, then exiting")
@@ -134,17 +136,20 @@ class Worker:
             frozenset(config.listen.named().values()),
             _fixed_upstreams(config),
         )
+        open_exchanges = self._open = OpenExchanges(lambda: self._policy, lambda client: engine.cut(client))
         settings = Settings(config.monitor.spiffe_id, config.limits.judged_body_bytes, salt)
         addons: list[object] = [
             identify,
             guard,
-            Enforce(settings, lambda: self._policy, identify, guard, self._control),
-            Outcome(self._control),
+            Enforce(settings, lambda: self._policy, identify, guard, self._control, open_exchanges),
+            Outcome(self._control, open_exchanges),
         ]
         if config.ingress is not None and config.listen.ingress is not None:
             ingress = IngressSettings(config.ingress.agent, config.ingress.urn, config.listen.ingress)
             resolve = KnownKeys(trust, ca_pem).resolve
-            addons.append(Ingress(settings, ingress, lambda: self._policy, identify, resolve, self._control))
+            addons.append(
+                Ingress(settings, ingress, lambda: self._policy, identify, resolve, self._control, open_exchanges)
+            )
         engine = Engine(
             _listeners(config), addons, EngineOptions(confdir, config.interception.upstream_ca, _upstream(config))
         )

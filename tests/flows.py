@@ -9,6 +9,9 @@ from typing import Any
 from mitmproxy import http
 from mitmproxy.test import tflow, tutils
 
+from lictor.addons.open_exchanges import OpenExchanges
+from lictor.bindings.catalog import Catalog
+from lictor.bindings.policy import Policy
 from lictor.evidence.entry import Receipt, Tokens
 from lictor.formats.errors import LictorError
 
@@ -59,6 +62,11 @@ class FakeControl:
 
     def record_outcome(self, draft: Any) -> None:
         self.outcomes.append(draft)
+
+
+def nothing_open(policy: Callable[[], Policy] = lambda: Policy((), Catalog(()))) -> OpenExchanges:
+    """Open exchanges that nothing has been let out into; cutting a connection does nothing."""
+    return OpenExchanges(policy, lambda client: None)
 
 
 def make_flow(

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from flows import FakeControl, make_flow, run
+from flows import FakeControl, make_flow, nothing_open, run
 from mitmproxy import flow as mitm_flow
 from mitmproxy import http
 
@@ -81,7 +81,7 @@ class Way:
         self.control, self.identify, made = control, Anybody(), policy()
         self.guard = Guard(lambda: made.catalog, frozenset())
         settings = Settings("spiffe://test.internal/monitor/m", 1000, b"salt")
-        self.enforce = Enforce(settings, lambda: made, self.identify, self.guard, control)  # type: ignore[arg-type]
+        self.enforce = Enforce(settings, lambda: made, self.identify, self.guard, control, nothing_open())  # type: ignore[arg-type]
 
     async def send(self, flow: http.HTTPFlow, tunnel: tuple[str, int] | None = TUNNEL) -> http.HTTPFlow:
         if tunnel is not None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from flows import FakeControl, make_flow, run
+from flows import FakeControl, make_flow, nothing_open, run
 from mitmproxy import flow as mitm_flow
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ProxyMode
@@ -69,6 +69,7 @@ class Way:
             self.identify,  # type: ignore[arg-type]
             lambda *a: None,  # type: ignore[arg-type, return-value]
             control,
+            nothing_open(),
         )
 
     def examine(self, **arguments: Any) -> InboundDraft:

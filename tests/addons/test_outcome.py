@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 import pytest
-from flows import FakeControl, make_flow
+from flows import FakeControl, make_flow, nothing_open
 from mitmproxy import flow as mitm_flow
 from mitmproxy import http
 
@@ -34,7 +34,7 @@ def sent(*, permit: bool = True, delegation: bool = False, receipts: int = 1) ->
 
 def answer(control: FakeControl, flow: http.HTTPFlow, body: bytes, *headers: tuple[bytes, bytes]) -> Outcome:
     """Run the hooks as the engine does: streamed or in one piece."""
-    outcome = Outcome(control)
+    outcome = Outcome(control, nothing_open())
     flow.response = http.Response.make(200, b"", http.Headers(headers))
     if not headers:
         flow.response.headers["content-length"] = str(len(body))
@@ -89,7 +89,7 @@ def test_every_member_of_a_batch(control: FakeControl) -> None:
 @pytest.mark.parametrize("answered", [False, True])
 def test_broken_off(control: FakeControl, answered: bool) -> None:
     flow, _ = sent()
-    outcome = Outcome(control)
+    outcome = Outcome(control, nothing_open())
     if answered:
         flow.response = http.Response.make(206)
         del flow.response.headers["content-length"]
