@@ -34,3 +34,10 @@ def read_object(facts: RequestFacts) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Unclassifiable("unparsable_body", "expected a JSON object as the body")
     return value
+
+
+def check_spelling(members: dict[str, Any], known: frozenset[str]) -> None:
+    """Some parsers (Go's) take `Method` for `method`, so a known name in another case means two things."""
+    for name in members:
+        if name not in known and name.casefold() in known:
+            raise Unclassifiable("ambiguous_member", f"the member {name!r} differs from a known one only in case")

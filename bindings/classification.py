@@ -5,16 +5,15 @@ is an `http_request` to its URL without the query.
 
 Where a behavior looks at parameters (`criterion.Reads`), an action also has `content`: `method`, `query` (a string by
 name, a list of them for a name that stands more than once), and `arguments` (of an MCP tool call), `params` (of any
-other JSON-RPC message) or `body` (of anything else that has one, which must be JSON then). It is judged, not recorded.
+other JSON-RPC message) or `body` (of anything else that has one, which must be JSON then); some protocols say
+themselves what an action carries. It is judged, not recorded.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from .bodies import read_json
 from .catalog import Catalog
@@ -23,10 +22,8 @@ from .facts import Classified, RequestFacts, Unclassifiable
 from .jsonrpc import messages_of
 from .model import ActionType
 from .protocols import PROTOCOLS
+from .query import read_query
 from .target import Target
-
-MAX_QUERY = 1000
-_BAD_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def needs_body(target: Target | None, method: str, reads: Reads = "target") -> bool:
@@ -58,14 +55,22 @@ def classify(catalog: Catalog, facts: RequestFacts, reads: Reads = "target") -> 
 def _with_content(
     actions: tuple[Classified, ...], facts: RequestFacts, reads: Reads
 ) -> Iterator[tuple[Classified, dict[str, Any]]]:
-    common: dict[str, Any] = {"method": facts.method, **_query(facts.query)}
+    common: dict[str, Any] = {"method": facts.method}
+    if query := read_query(facts.query):
+        common["query"] = query
+    for action, own in zip(actions, _own_content(actions, facts, reads), strict=True):
+        yield action, {**common, **own}
+
+
+def _own_content(actions: tuple[Classified, ...], facts: RequestFacts, reads: Reads) -> Iterable[dict[str, Any]]:
+    """What each action carries beside method and query."""
+    if any(action.content for action in actions):
+        return (action.content or {} for action in actions)
     if reads == "query" or not facts.body:
-        yield from ((action, common) for action in actions)
-    elif not actions[0].rpc:
-        yield actions[0], {**common, "body": read_json(facts)}
-    else:
-        for action, message in zip(actions, messages_of(facts)[0], strict=True):
-            yield action, {**common, **_rpc_content(message)}
+        return ({} for _ in actions)
+    if not actions[0].rpc:
+        return ({"body": read_json(facts)} for _ in actions)
+    return map(_rpc_content, messages_of(facts)[0])
 
 
 def _rpc_content(message: dict[str, Any]) -> dict[str, Any]:
@@ -73,36 +78,6 @@ def _rpc_content(message: dict[str, Any]) -> dict[str, Any]:
     if message.get("method") == "tools/call" and isinstance(params, dict):
         return {"arguments": params["arguments"]} if "arguments" in params else {}
     return {"params": params} if "params" in message else {}
-
-
-def _query(query: str) -> dict[str, Any]:
-    """`query`, if there is one. What servers take apart in different ways is refused."""
-    if not query:
-        return {}
-    if ";" in query or query.count("&") >= MAX_QUERY:
-        raise Unclassifiable("ambiguous_query", "a query that is judged has no ; and not too many parameters")
-    found: dict[str, Any] = {}
-    for part in query.split("&"):
-        name, _, value = (_form_decoded(text) for text in part.partition("="))
-        if not part:
-            continue
-        before = found.get(name)
-        if before is None:
-            found[name] = value
-        elif isinstance(before, list):
-            before.append(value)
-        else:
-            found[name] = [before, value]
-    return {"query": found}
-
-
-def _form_decoded(text: str) -> str:
-    if _BAD_PERCENT.search(text):
-        raise Unclassifiable("ambiguous_query", "a query that is judged has no % that encodes nothing")
-    try:
-        return unquote_to_bytes(text.replace("+", " ")).decode("utf-8")
-    except UnicodeError:
-        raise Unclassifiable("ambiguous_query", "a query that is judged is UTF-8") from None
 
 
 def _classify(target: Target | None, facts: RequestFacts) -> tuple[Classified, ...]:

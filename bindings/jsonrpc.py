@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from .bodies import read_json
+from .bodies import check_spelling, read_json
 from .facts import RequestFacts, Unclassifiable
 
 MAX_BATCH = 64
@@ -28,7 +28,7 @@ def messages_of(facts: RequestFacts) -> tuple[list[dict[str, Any]], bool]:
 def _check_message(message: Any) -> None:
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
         raise Unclassifiable("not_json_rpc", 'expected a JSON-RPC object with "jsonrpc": "2.0"')
-    _check_spelling(message, _RPC_MEMBERS)
+    check_spelling(message, _RPC_MEMBERS)
     if isinstance(message.get("id"), (bool, dict, list)):
         raise Unclassifiable("not_json_rpc", "a JSON-RPC id is a string or a number")
     answers = [name for name in ("result", "error") if name in message]
@@ -41,14 +41,7 @@ def _check_message(message: Any) -> None:
     if not isinstance(params, (dict, list)):
         raise Unclassifiable("not_json_rpc", "JSON-RPC params are an object or an array")
     if isinstance(params, dict):
-        _check_spelling(params, _PARAMS_MEMBERS)
-
-
-def _check_spelling(members: dict[str, Any], known: frozenset[str]) -> None:
-    """Some parsers (Go's) take `Method` for `method`, so a known name in another case means two things."""
-    for name in members:
-        if name not in known and name.casefold() in known:
-            raise Unclassifiable("ambiguous_member", f"the member {name!r} differs from a known one only in case")
+        check_spelling(params, _PARAMS_MEMBERS)
 
 
 def parameters_of(facts: RequestFacts, message: dict[str, Any]) -> dict[str, Any]:
@@ -56,11 +49,11 @@ def parameters_of(facts: RequestFacts, message: dict[str, Any]) -> dict[str, Any
     return {"method": facts.method, "rpc_method": message.get("method", "")[:MAX_NAME]}
 
 
-def quoted(name: str) -> str:
-    """A name as it stands in the fragment of an action target. Raises Unclassifiable."""
+def quoted(name: str, safe: str = "/") -> str:
+    """A name as it stands in the fragment of an action target, with `safe` as it is. Raises Unclassifiable."""
     if not name or len(name) > MAX_NAME:
         raise Unclassifiable("bad_name", f"a name has {len(name)} characters, expected 1 to {MAX_NAME}")
-    return quote(name, safe="/")
+    return quote(name, safe=safe)
 
 
 def member(message: dict[str, Any], name: str) -> str:
