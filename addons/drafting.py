@@ -8,7 +8,6 @@ from ..bindings.catalog import Catalog
 from ..bindings.facts import Classified, RequestFacts
 from ..bindings.keep import NOTHING, Kept
 from ..bindings.model import Action, ActionType, Decision
-from ..bindings.target import ACTION_TYPES
 from ..evidence.entry import ActionDraft
 from ..evidence.salted import disclosure
 from ..formats.names import url_text
@@ -20,7 +19,7 @@ def authority_action(catalog: Catalog, host: str, port: int) -> Classified:
     targets = catalog.at(host, port)
     parameters = {"method": "CONNECT"}
     if len(targets) == 1:
-        return Classified(ACTION_TYPES[targets[0].kind], targets[0].urn, parameters, None, False, targets[0])
+        return Classified(targets[0].action_type, targets[0].urn, parameters, None, False, targets[0])
     return Classified(ActionType.HTTP_REQUEST, url_text("https", host, port, "/"), parameters)
 
 

@@ -34,6 +34,12 @@ class Catalog:
         for pattern, target in patterns:
             if other := _other_spelling(pattern.path):
                 self._urls.add(replace(pattern, path=other), target)
+            if target.passthrough and len(there := self.at(pattern.host, pattern.port)) > 1:
+                others = ", ".join(one.urn for one in there if one is not target)
+                raise UsageError(
+                    f"the target {target.urn} has passthrough, and {others} is on its authority too: what is not "
+                    "intercepted cannot be told apart, so give it an authority of its own"
+                )
 
     def _add(self, target: Target, text: str) -> UrlPattern:
         try:
@@ -56,6 +62,11 @@ class Catalog:
     def at(self, host: str, port: int) -> tuple[Target, ...]:
         """All targets that have a URL on this authority."""
         return tuple(dict.fromkeys(self._authorities.at(host, port)))
+
+    def passthrough(self, host: str, port: int) -> Target | None:
+        """The target whose tunnels to this authority are not intercepted, or None."""
+        there = self._authorities.at(host, port)
+        return there[0] if there and there[0].passthrough else None
 
 
 def _other_spelling(path: str) -> str:
@@ -86,3 +97,21 @@ def _check(target: Target) -> None:
             SpiffeId.parse(target.agent_id)
         except FormatError as e:
             raise UsageError(f"the target {target.urn}: agent_id {e}") from None
+    if target.passthrough:
+        _check_passthrough(target)
+
+
+def _check_passthrough(target: Target) -> None:
+    given = [name for name in ("agent_id", "ca", "client_cert") if getattr(target, name) is not None]
+    if target.protocol != "http" or given:
+        found = ", ".join(given) or f"protocol {target.protocol!r}"
+        raise UsageError(
+            f"the target {target.urn} has passthrough, and {found}: that is for what the monitor looks into; leave it out"
+        )
+    for text in target.match:
+        scheme, _, rest = text.partition("://")
+        if scheme != "https" or rest.partition("/")[2] != "**" or rest.startswith("*"):
+            raise UsageError(
+                f"the target {target.urn} has passthrough, so it can only name whole hosts as https://host[:port]/**, "
+                f"not {text!r}"
+            )

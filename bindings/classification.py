@@ -4,9 +4,8 @@ A target of the catalog has a protocol, and that tells the actions (`protocols`)
 is an `http_request` to its URL without the query.
 
 Where a behavior looks at parameters (`criterion.Reads`), an action also has `content`: `method`, `query` (a string by
-name, a list of them for a name that stands more than once), and `arguments` (of an MCP tool call), `params` (of any
-other JSON-RPC message) or `body` (of anything else that has one, which must be JSON then); some protocols say
-themselves what an action carries. It is judged, not recorded.
+name, a list of them for a name that stands more than once), and what the protocol says that it carries (of a JSON-RPC
+message `rpc_method` and `arguments` or `params`), else the `body`, which must be JSON then. It is judged, not recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from .bodies import read_json
 from .catalog import Catalog
 from .criterion import Reads
 from .facts import Classified, RequestFacts, Unclassifiable
-from .jsonrpc import messages_of
 from .model import ActionType
 from .protocols import PROTOCOLS
 from .query import read_query
@@ -44,12 +42,20 @@ def find_target(catalog: Catalog, facts: RequestFacts) -> Target | None:
 def classify(catalog: Catalog, facts: RequestFacts, reads: Reads = "target") -> tuple[Classified, ...]:
     """The actions that a request is, at least one, in the order of the body. Raises Unclassifiable."""
     target = find_target(catalog, facts)
+    if target is not None and target.passthrough:
+        return (tunnel(target, facts.host, facts.port),)
     if needs_body(target, facts.method, reads) and facts.body is None:
         raise Unclassifiable("body_not_read", "the body decides what this is, and it was not read")
     actions = _classify(target, facts)
     if reads == "target":
         return actions
     return tuple(replace(action, content=content) for action, content in _with_content(actions, facts, reads))
+
+
+def tunnel(target: Target, host: str, port: int) -> Classified:
+    """The one action that all requests in a tunnel are which is not intercepted."""
+    where = {"host": host, "port": port}
+    return Classified(ActionType.TUNNEL, target.urn, where, catalog_target=target, content=dict(where))
 
 
 def _with_content(
@@ -68,16 +74,7 @@ def _own_content(actions: tuple[Classified, ...], facts: RequestFacts, reads: Re
         return (action.content or {} for action in actions)
     if reads == "query" or not facts.body:
         return ({} for _ in actions)
-    if not actions[0].rpc:
-        return ({"body": read_json(facts)} for _ in actions)
-    return map(_rpc_content, messages_of(facts)[0])
-
-
-def _rpc_content(message: dict[str, Any]) -> dict[str, Any]:
-    params = message.get("params")
-    if message.get("method") == "tools/call" and isinstance(params, dict):
-        return {"arguments": params["arguments"]} if "arguments" in params else {}
-    return {"params": params} if "params" in message else {}
+    return ({"body": read_json(facts)} for _ in actions)
 
 
 def _classify(target: Target | None, facts: RequestFacts) -> tuple[Classified, ...]:

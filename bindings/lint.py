@@ -14,9 +14,9 @@ from .catalog import Catalog
 from .covering import Cover, meaning_of, overlap
 from .model import ActionType, Behavior, Binding
 from .patterns import UrlPattern
-from .policy import denies
+from .policy import effect
 from .subjects import applies_to
-from .target import ACTION_TYPES
+from .target import Target
 
 MAX_OF_A_LIST = 20
 """Findings of one kind in one list of patterns; what is beyond is counted."""
@@ -56,7 +56,12 @@ class _Place:
 
     @property
     def denies(self) -> bool:
-        return denies(self.binding, self.behavior)
+        return effect(self.binding, self.behavior) is Verdict.DENY
+
+    @property
+    def restricts(self) -> bool:
+        """Whether what violates it does not simply go out."""
+        return effect(self.binding, self.behavior) is not Verdict.FLAG
 
     def lists(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Every list of patterns, with its path."""
@@ -194,7 +199,7 @@ def _opens(place: _Place, places: Sequence[_Place]) -> Iterator[Finding]:
     """A behavior that ends default deny for action types of which nothing says what is allowed."""
     if place.kind not in _OPEN:
         return
-    naming = [p for p in places if p.kind not in _OPEN and p.denies and _applies_where(p, place)]
+    naming = [p for p in places if p.kind not in _OPEN and p.restricts and _applies_where(p, place)]
     open_types = place.behavior.observable_actions.difference(*(p.behavior.observable_actions for p in naming))
     if open_types:
         text = (
@@ -208,7 +213,7 @@ def _unknown(
     place: _Place, where: str, values: Sequence[str], catalog: Catalog, own_urn: str | None
 ) -> Iterator[Finding]:
     """Values that name what the catalog does not have, or has as something else."""
-    types = {target.urn: {ACTION_TYPES[target.kind]} for target in catalog.targets}
+    types = {target.urn: _types(target) for target in catalog.targets}
     if own_urn is not None:
         types.setdefault(own_urn, set()).update((ActionType.DELEGATION, ActionType.HTTP_REQUEST))
     remembers = where.endswith((".must_follow", ".never_after"))
@@ -220,6 +225,11 @@ def _unknown(
             text = _unknown_urn(value, types, None if remembers else place.behavior.observable_actions)
         if text:
             yield place.finding(f"{where}[{i}]", "unknown_target", text)
+
+
+def _types(target: Target) -> set[ActionType]:
+    """What can be done to a target under its URN."""
+    return {target.action_type} if target.passthrough else {target.action_type, ActionType.WEBSOCKET_MESSAGE}
 
 
 def _catalogued(pattern: UrlPattern, value: str, catalog: Catalog) -> str:

@@ -23,7 +23,8 @@ class Target:
     """One `[[target]]` of the configuration. `match`: URL patterns; `agent_id`: SPIFFE ID of the agent behind it.
 
     `protocol` names a classifier (`protocols.PROTOCOLS`). `client_cert` and `client_key` are what the monitor shows the
-    server, `ca` what it trusts instead of the system's.
+    server, `ca` what it trusts instead of the system's. `passthrough`: its tunnels are not intercepted, so that each is
+    one action and what is inside of it none.
     """
 
     urn: str
@@ -34,3 +35,9 @@ class Target:
     client_cert: Path | None = None
     client_key: Path | None = None
     ca: Path | None = None
+    passthrough: bool = False
+
+    @property
+    def action_type(self) -> ActionType:
+        """What a request to it is, or, where its tunnels are not intercepted, a tunnel."""
+        return ActionType.TUNNEL if self.passthrough else ACTION_TYPES[self.kind]

@@ -140,9 +140,11 @@ class Limits:
     """Bounds: bytes of a body that must be understood, seconds to wait for a receipt, actions waiting at once."""
 
     judged_body_bytes: int
+    websocket_message_bytes: int
     receipt_timeout_s: float
     waiting_actions: int
     shutdown_s: float
+    dns_timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +286,11 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
         witnessing=_witnessing(base, document),
         limits=Limits(
             judged_body_bytes=limits.get("judged_body_bytes", 4 * 1024 * 1024),
+            websocket_message_bytes=limits.get("websocket_message_bytes", 4 * 1024 * 1024),
             receipt_timeout_s=float(limits.get("receipt_timeout_s", 10)),
             waiting_actions=limits.get("waiting_actions", 1000),
             shutdown_s=float(limits.get("shutdown_s", 5)),
+            dns_timeout_s=float(limits.get("dns_timeout_s", 5)),
         ),
     )
 
@@ -354,11 +358,13 @@ def _target(base: Path, index: int, table: dict[str, Any]) -> Target:
     for name, file in files.items():
         if not file.is_file():
             raise UsageError(f"target[{index}].{name}: there is no file {file}")
+    passthrough = table.get("passthrough", False)
     return Target(
         urn=table["urn"],
         kind=table["kind"],
         match=tuple(table["match"]),
-        protocol=table.get("protocol", "a2a" if table["kind"] == "agent" else "http"),
+        protocol=table.get("protocol", "a2a" if table["kind"] == "agent" and not passthrough else "http"),
         agent_id=_spiffe(agent, f"target[{index}].agent") if agent else None,
+        passthrough=passthrough,
         **files,
     )
