@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from .criteria import compile_criteria
 from .criteria.time import CompiledTime
 from .criterion import PASS, Compiled, Outcome, Stateless
-from .model import Action, ActionType, Behavior, Binding
+from .model import Action, ActionType, Behavior, Binding, Verdict
 from .patterns import AllowSet
-from .policy import denies
+from .policy import effect
 from .subjects import applies_to
 
 _OUTSIDE = Outcome(False, "outside_of_time")
@@ -34,9 +34,9 @@ class Rule:
         return self.compiled if isinstance(self.compiled, Stateless) else None
 
     @property
-    def denies(self) -> bool:
-        """Whether a violation denies the action."""
-        return denies(self.binding, self.behavior)
+    def effect(self) -> Verdict:
+        """What a violation makes of the action."""
+        return effect(self.binding, self.behavior)
 
     def is_about(self, target: str) -> bool:
         """Whether it judges actions on this target, if it observes their type."""

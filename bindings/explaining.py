@@ -15,23 +15,27 @@ from .covering import Cover
 from .linear import Regex
 from .model import Action, Binding, Decision, Verdict
 from .pointer import MISSING, Pointer
-from .policy import Policy
+from .policy import Policy, quarantines
 
 Remembered = Callable[[Binding], Decision | None]
 """What the memories of a binding with one behavior say of the action."""
+_EFFECTS = ("flag", "hold", "deny", "quarantine")
 _LIMITS = ("limit", "period_s", "per", "calls", "bytes", "scope", "must_follow", "never_after", "within_s")
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What one behavior says. `result`: pass, fail, or other_target (it observes the type, but not this target)."""
+    """What one behavior says. `result`: pass, fail, or other_target (it observes the type, but not this target).
+
+    `effect` is what a violation would make of the action: deny, hold, flag, or quarantine.
+    """
 
     policy_id: str
     version: str
     behavior_id: str
     criteria: str
     result: str
-    denies: bool
+    effect: str
     reason: str
     because: str
     matched: str | None = None
@@ -65,21 +69,19 @@ def _alone(rule: Rule) -> Binding:
 def _decision(policy: Policy, action: Action, memories: Sequence[Decision | None]) -> Decision:
     """As in the monitor: first what needs no memory, then what has one."""
     decision = policy.judge(action)
-    if not decision.allowed:
+    if decision.verdict is Verdict.DENY:
         return decision
-    for verdict in (Verdict.DENY, Verdict.FLAG):
-        for said in memories:
-            if said is not None and said.verdict is verdict and decision.verdict is not verdict:
-                return said
+    for said in memories:
+        if said is not None and said.verdict.weight > decision.verdict.weight:
+            decision = said
     return decision
 
 
 def _because(policy: Policy, action: Action, decision: Decision, said: Sequence[Said]) -> str:
     """One sentence on the whole."""
-    blamed = next((one for one in said if one.result == "fail" and one.denies), None)
     if decision.reason != "default_deny":
-        flagged = next((one for one in said if one.result == "fail"), None)
-        one = blamed or flagged
+        failed = [one for one in said if one.result == "fail"]
+        one = max(failed, key=lambda one: _EFFECTS.index(one.effect), default=None)
         return f"{one.behavior_id} of {one.policy_id}: {one.because}" if one else "every behavior is satisfied"
     if said:
         return f"the behaviors that observe {action.type.value} are for other targets"
@@ -111,7 +113,7 @@ def _said(rule: Rule, action: Action, now: float, remembered: Decision | None) -
         behavior.behavior_id,
         kind,
         result,
-        rule.denies,
+        "quarantine" if quarantines(binding, behavior) else rule.effect.value,
         reason,
         because,
         matched,

@@ -62,6 +62,8 @@ class Learner:
         """One entry of the log, whatever it is."""
         if not isinstance(entry, dict) or "outcome_of" in entry or not self._is_about(entry.get("agent_id")):
             return
+        if entry.get("decision") == "hold":
+            return  # what became of it stands in an entry of its own
         target, type_ = entry.get("action_target"), _type(entry.get("action_type"))
         reason = "malformed" if type_ is None or not isinstance(target, str) else self._doubt(entry, target)
         if reason == "inbound":

@@ -12,7 +12,7 @@ from itertools import combinations, islice
 
 from .catalog import Catalog
 from .covering import Cover, meaning_of, overlap
-from .model import ActionType, Behavior, Binding
+from .model import ActionType, Behavior, Binding, Verdict
 from .patterns import UrlPattern
 from .policy import effect
 from .subjects import applies_to

@@ -13,7 +13,7 @@ from .criteria import compile_criteria
 from .criterion import Happening, Memory, Stateful, Stateless
 from .model import ActionType, BehaviorResult, Binding, Decision, Verdict
 from .patterns import AllowSet
-from .policy import AUDIT, denies, hint_for, result_of
+from .policy import AUDIT, effect, hint_for, result_of
 from .subjects import applies_to
 
 
@@ -27,7 +27,7 @@ class _Rule:
     targets: AllowSet | None
     passed: BehaviorResult
     failed: BehaviorResult
-    denies: bool
+    effect: Verdict
     prefix: str
 
     def observes(self, happening: Happening) -> bool:
@@ -57,7 +57,7 @@ class Memories:
                     AllowSet(behavior.targets) if behavior.targets is not None else None,
                     result_of(binding, behavior, "pass"),
                     result_of(binding, behavior, "fail"),
-                    denies(binding, behavior),
+                    effect(binding, behavior),
                     AUDIT if binding.mode == "audit" else "",
                 )
                 self._rules.append((binding, rule))
@@ -70,8 +70,8 @@ class Memories:
     def judge(self, now: Happening) -> Decision | None:
         """What the memories say of an action that is about to happen; None if no stateful behavior observes it.
 
-        All of them speak, in the order of the bindings; the reason is that of the first that denies, else of the first
-        that flags.
+        All of them speak, in the order of the bindings; the gravest effect counts, and the reason is that of the first
+        that has it.
         """
         rules = [rule for rule in self._of(now.agent_id) if rule.observes(now)]
         if not rules:
@@ -81,13 +81,11 @@ class Memories:
         for rule in rules:
             outcome = rule.memory.judge(now)
             results.append(rule.passed if outcome.ok else rule.failed)
-            if outcome.ok or verdict is Verdict.DENY:
+            if outcome.ok or rule.effect.weight <= verdict.weight:
                 continue
-            if rule.denies:
-                verdict, reason, blamed = Verdict.DENY, outcome.reason, rule.failed
-                hint = outcome.hint or hint_for(ActionType(now.type))
-            elif verdict is Verdict.ALLOW:
-                verdict, reason = Verdict.FLAG, rule.prefix + outcome.reason
+            verdict, reason = rule.effect, rule.prefix + outcome.reason
+            if verdict is not Verdict.FLAG:
+                hint, blamed = outcome.hint or hint_for(ActionType(now.type)), rule.failed
         return Decision(verdict, reason, tuple(results), hint, blamed)
 
     def took(self, happened: Happening) -> None:

@@ -27,12 +27,20 @@ class ActionType(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What happens to an action."""
+    """What happens to an action, the mildest first."""
 
     ALLOW = "allow"
     FLAG = "flag"
     HOLD = "hold"
     DENY = "deny"
+
+    @property
+    def weight(self) -> int:
+        """Where several behaviors speak, the verdict of the greatest weight counts."""
+        return _WEIGHTS[self]
+
+
+_WEIGHTS = {verdict: weight for weight, verdict in enumerate(Verdict)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +85,8 @@ class Decision:
     """The judgement of one action.
 
     `reason` is machine-readable: `allowed`, `default_deny` (no behavior observes this action for this agent), what the
-    criteria say (`not_in_allowlist`, …; after `audit:` if the binding only watches), or what the monitor itself refuses
-    (`monitor_error`, `unparsable_body`, `name_mismatch`, …).
+    criteria say (`not_in_allowlist`, …; after `audit:` if the binding only watches), `quarantined`, or what the monitor
+    itself refuses (`monitor_error`, `unparsable_body`, `name_mismatch`, …).
     `hint` is one sentence for the agent: what it may do instead. It never lists the policy.
     """
 
@@ -87,7 +95,7 @@ class Decision:
     behaviors: tuple[BehaviorResult, ...] = ()
     hint: str = ""
     blamed: BehaviorResult | None = None
-    """Of a denial: the behavior that `reason` is about, if it is about one."""
+    """Of what is denied or held: the behavior that `reason` is about, if it is about one."""
 
     @property
     def allowed(self) -> bool:
@@ -96,9 +104,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Behavior:
-    """One behavior descriptor of a binding. `severity`: low, medium, high, critical. `on_violation`: deny or flag.
+    """One behavior descriptor of a binding. `severity`: low, medium, high, critical.
 
-    `targets` are patterns: of the observed types it judges only the actions on these targets; None: on all. `keep`
+    `on_violation`: deny; flag (let pass and report); hold (a person decides); quarantine (deny this, and then everything
+    that the agent does). `targets` are patterns: of the observed types it judges only the actions on these targets; None: on all. `keep`
     names what of the content of such actions is kept (see `keep`); None: nothing.
     """
 

@@ -8,6 +8,7 @@ too, but are judged elsewhere (`bindings.memory`).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 
 from ..formats.names import url_text
@@ -32,15 +33,24 @@ _HINTS = {
 }
 _OTHER_HINT = "Ask your operator; trying another way to the same end will be refused too."
 
+QUARANTINED = "quarantined"
+IN_QUARANTINE = Decision(
+    Verdict.DENY, QUARANTINED, (), "You are in quarantine: nothing you do is let out until your operator releases you."
+)
+"""The decision on everything that an agent in quarantine does."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """One behavior ready to judge, with both of its results made beforehand. `compiled` None: judged elsewhere."""
+    """One behavior ready to judge, with both of its results made beforehand. `compiled` None: judged elsewhere.
+
+    `effect` is what a violation makes of the action.
+    """
 
     compiled: Stateless | None
     passed: BehaviorResult
     failed: BehaviorResult
-    denies: bool
+    effect: Verdict
     prefix: str
     targets: AllowSet | None
     keep: Keep | None
@@ -67,9 +77,9 @@ class _Rules:
 
 
 class Policy:
-    """The bindings in force and the catalog that they speak of. Safe to share between threads."""
+    """The bindings in force, the catalog that they speak of, and the agents in quarantine. Safe to share by threads."""
 
-    __slots__ = ("_agents", "_compiled", "bindings", "catalog")
+    __slots__ = ("_agents", "_compiled", "bindings", "catalog", "quarantined")
 
     def __init__(self, bindings: Iterable[Binding], catalog: Catalog) -> None:
         self.bindings = tuple(bindings)
@@ -79,6 +89,13 @@ class Policy:
             for binding in self.bindings
         )
         self._agents: dict[str, dict[ActionType, _Rules]] = {}
+        self.quarantined: frozenset[str] = frozenset()
+
+    def with_quarantined(self, agents: Iterable[str]) -> Policy:
+        """The same bindings, with these agents in quarantine and no others."""
+        made = copy(self)
+        made.quarantined = frozenset(agents)
+        return made
 
     def policies_for(self, agent_id: str) -> tuple[Binding, ...]:
         """The bindings that apply to an agent, in the order given."""
@@ -86,6 +103,8 @@ class Policy:
 
     def judge(self, action: Action) -> Decision:
         """Judge one action, without I/O. Behaviors with a memory are left out: if all are such, it is allowed here."""
+        if action.agent_id in self.quarantined:
+            return IN_QUARANTINE
         rules = self._rules(action.agent_id).get(action.type)
         if rules is None:
             return default_deny(action.type)
@@ -122,6 +141,8 @@ class Policy:
 
         `host` and `port` are canonical (`formats.names`).
         """
+        if agent_id in self.quarantined:
+            return IN_QUARANTINE
         by_type = self._rules(agent_id)
         targets: dict[ActionType, list[Target]] = {ActionType.HTTP_REQUEST: []}
         for target in self.catalog.at(host, port):
@@ -158,9 +179,21 @@ class Policy:
         return {type_: _rules(type_, tuple(observing)) for type_, observing in found.items()}
 
 
+def effect(binding: Binding, behavior: Behavior) -> Verdict:
+    """What a violation of the behavior makes of the action. Quarantine denies it too."""
+    if binding.mode == "audit":
+        return Verdict.FLAG
+    return Verdict.DENY if quarantines(binding, behavior) else Verdict(behavior.on_violation)
+
+
 def denies(binding: Binding, behavior: Behavior) -> bool:
     """Whether a violation of the behavior denies the action."""
-    return behavior.on_violation == "deny" and binding.mode == "enforce"
+    return effect(binding, behavior) is Verdict.DENY
+
+
+def quarantines(binding: Binding, behavior: Behavior) -> bool:
+    """Whether a violation of the behavior puts the agent in quarantine."""
+    return behavior.on_violation == "quarantine" and binding.mode == "enforce"
 
 
 def default_deny(type_: ActionType) -> Decision:
@@ -184,7 +217,7 @@ def _rule(binding: Binding, behavior: Behavior) -> _Rule:
         compiled if isinstance(compiled, Stateless) else None,
         result_of(binding, behavior, "pass"),
         result_of(binding, behavior, "fail"),
-        denies(binding, behavior),
+        effect(binding, behavior),
         AUDIT if binding.mode == "audit" else "",
         AllowSet(behavior.targets) if behavior.targets is not None else None,
         Keep(behavior.keep) if behavior.keep is not None else None,
@@ -232,23 +265,23 @@ def _most(reads: Iterable[Reads]) -> Reads:
 
 def _closes(rule: _Rule, host: str, port: int, targets: tuple[Target, ...]) -> bool:
     """Does this rule deny everything on an authority?"""
-    if not rule.denies or rule.targets is not None or rule.compiled is None:
+    if rule.effect is not Verdict.DENY or rule.targets is not None or rule.compiled is None:
         return False
     return not rule.compiled.may_allow_authority(host, port, targets)
 
 
 def _unsatisfied(rules: tuple[_Rule, ...], usual_hint: str, action: Action) -> Decision:
-    """The decision when at least one rule fails: deny if one of those denies, else flag."""
-    verdict, reason, hint, blamed = Verdict.FLAG, "", "", None
+    """The decision when at least one rule fails: the gravest of their effects, for the first that has it."""
+    verdict, reason, hint, blamed = Verdict.ALLOW, "", "", None
     results = []
     for rule in rules:
         if rule.compiled is None:
             continue
         outcome = rule.compiled.judge(action)
         results.append(rule.passed if outcome.ok else rule.failed)
-        if outcome.ok:
+        if outcome.ok or rule.effect.weight <= verdict.weight:
             continue
-        if rule.denies and verdict is not Verdict.DENY:
-            verdict, reason, hint, blamed = Verdict.DENY, outcome.reason, outcome.hint or usual_hint, rule.failed
-        reason = reason or rule.prefix + outcome.reason
+        verdict, reason = rule.effect, rule.prefix + outcome.reason
+        if verdict is not Verdict.FLAG:
+            hint, blamed = outcome.hint or usual_hint, rule.failed
     return Decision(verdict, reason, tuple(results), hint, blamed)

@@ -2,6 +2,7 @@
 
 What has no memory is judged exactly, by the time of the entry. What has one remembers what the other bindings would
 have let out, and of what they could not judge what was let out then. A member of a batch is judged by itself.
+What was held and would be again gets the decision that it got then. Nobody is put in quarantine by a replay.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Replay:
         self._memory = memory
         self._agent = agent
         self._denied: dict[int, None] = {}
+        self._held: dict[int, None] = {}
         self.judged = 0
         self.changed: Counter[str] = Counter()
         self.not_judged: Counter[str] = Counter()
@@ -82,6 +84,9 @@ class Replay:
         """The next entry of the log, whatever it is; the change if there is one."""
         if isinstance(entry, dict) and "outcome_of" in entry:
             self._outcome(entry, seq)
+            return None
+        if isinstance(entry, dict) and "decision_of" in entry:
+            self._decided(entry, seq)
             return None
         if not _is_action(entry):
             if not _is_own(entry):
@@ -128,22 +133,18 @@ class Replay:
         rules = [rule for rule in self._rules.of(agent, type_) if rule.is_about(target)]
         if not rules:
             return _Judgement("deny", "default_deny")
-        flagged, unknown = "", False
+        verdict, reason, unknown = Verdict.ALLOW, "allowed", False
         for rule in rules:
             failed = _failed(rule, agent, entry)
             unknown = unknown or failed is None
-            if failed and rule.denies:
-                return _Judgement("deny", failed)
-            if failed:
-                flagged = flagged or (AUDIT if rule.binding.mode == "audit" else "") + failed
+            if failed and rule.effect.weight > verdict.weight:
+                verdict, reason = rule.effect, (AUDIT if rule.binding.mode == "audit" else "") + failed
         said = self._memory.judge(agent, type_.value, target, entry["wid"], time)
-        if said is not None and said.verdict is Verdict.DENY:
-            return _Judgement("deny", said.reason)
-        if unknown:
+        if said is not None and said.verdict.weight > verdict.weight:
+            verdict, reason = said.verdict, said.reason
+        if unknown and verdict is not Verdict.DENY:
             return _Judgement(None, "parameters_not_kept")
-        if flagged:
-            return _Judgement("flag", flagged)
-        return _Judgement(said.verdict.value, said.reason) if said is not None else _Judgement("allow", "allowed")
+        return _Judgement(verdict.value, reason)
 
     def _connect(self, agent: str, target: str) -> _Judgement:
         """A CONNECT that its authority alone decided."""
@@ -159,10 +160,19 @@ class Replay:
     def _remember(self, entry: Mapping[str, Any], seq: int, decision: str) -> None:
         if decision in _LET_OUT:
             self._memory.take({**entry, "decision": decision}, seq, entry["timestamp"])
-        elif entry["decision"] in _LET_OUT:
-            self._denied[seq] = None
-            if len(self._denied) > MAX_OPEN:
-                del self._denied[next(iter(self._denied))]
+        elif entry["decision"] == decision == Verdict.HOLD:
+            _keep(self._held, seq)
+        elif entry["decision"] != Verdict.DENY:
+            _keep(self._denied, seq)
+
+    def _decided(self, entry: Mapping[str, Any], seq: int) -> None:
+        """What became of an action that was held. It counts for the memories if it is still held, and was let out."""
+        of = entry["decision_of"]
+        if type(of) is not int or not _is_action(entry):
+            self.not_judged["malformed"] += 1
+        elif of in self._held:
+            del self._held[of]
+            self._memory.take(entry, seq, entry["timestamp"])
 
     def _outcome(self, entry: Mapping[str, Any], seq: int) -> None:
         of, outcome = entry["outcome_of"], entry.get("outcome")
@@ -172,6 +182,12 @@ class Replay:
             del self._denied[of]
         elif all(type(outcome.get(name, 0)) is int for name in ("request_bytes", "response_bytes")):
             self._memory.take(entry, seq, entry["timestamp"])
+
+
+def _keep(seqs: dict[int, None], seq: int) -> None:
+    seqs[seq] = None
+    if len(seqs) > MAX_OPEN:
+        del seqs[next(iter(seqs))]
 
 
 def _authorities(catalog: Catalog, target: str) -> list[tuple[str, int]]:

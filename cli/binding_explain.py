@@ -35,6 +35,12 @@ from .output import console, errors, json_option, print_json
 
 _FILE = click.Path(path_type=Path)
 _MARKS = {"pass": ("pass", "green"), "fail": ("fail", "red"), "other_target": ("  – ", "dim")}
+_EFFECTS = {
+    "deny": "",
+    "flag": " (it lets pass and reports)",
+    "hold": " (it asks for a person's decision)",
+    "quarantine": " (it puts the agent in quarantine)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +235,8 @@ def _as_json(one: Explanation) -> dict[str, Any]:
 
 
 def _print(answer: dict[str, Any]) -> None:
-    verdict = ("allowed", "bold green") if answer["ok"] else ("denied", "bold red")
+    held = any(action["decision"] == "hold" for action in answer["actions"])
+    verdict = ("allowed", "bold green") if answer["ok"] else ("held", "bold yellow") if held else ("denied", "bold red")
     console.print(Text.assemble(verdict, f"  for {answer['agent']}"))
     refused, connect = answer["refused"], answer["connect"]
     if refused is not None:
@@ -242,7 +249,7 @@ def _print(answer: dict[str, Any]) -> None:
         console.print(Text(plain(f"  {action['decision']}, {action['reason']}: {action['because']}")))
         for said in action["behaviors"]:
             named = f"  {said['behavior_id']} of {said['policy_id']} {said['version']} ({said['criteria']}): "
-            lets = "" if said["denies"] else " (it lets pass and reports)"
-            console.print(Text.assemble("  ", _MARKS[said["result"]], plain(f"{named}{said['because']}{lets}")))
+            line = plain(f"{named}{said['because']}{_EFFECTS[said['effect']]}")
+            console.print(Text.assemble("  ", _MARKS[said["result"]], line))
     if answer["remembered_entries"] is not None:
         console.print(Text(f"what has a memory remembers the {answer['remembered_entries']} entries of the ledger"))

@@ -122,7 +122,7 @@ def test_default_deny_says_what_is_missing() -> None:
 
 def test_what_only_reports_does_not_deny() -> None:
     one = explained(criteria("allowlist", values=[], on_violation="flag"))
-    assert (one.decision.verdict, one.said[0].result, one.said[0].denies) == ("flag", "fail", False)
+    assert (one.decision.verdict, one.said[0].result, one.said[0].effect) == ("flag", "fail", "flag")
     one = explained(criteria("rate", limit=1, period_s=5), calls=1, mode="audit")
     assert (one.decision.verdict, one.decision.reason) == ("flag", "audit:rate_exceeded")
 

@@ -31,7 +31,7 @@ BROKEN = {
     "no_observable_actions": r"\$\.expected_behaviors\[0\]\.observable_actions: expected at least 1 item",
     "no_policy_id": r"\$: expected the member 'policy_id'",
     "not_json": "not JSON: Expecting",
-    "on_violation_hold": r"\$\.expected_behaviors\[0\]\.on_violation: expected one of 'deny', 'flag', found 'hold'",
+    "on_violation_ask": r"\.on_violation: expected one of 'deny', 'flag', 'hold', 'quarantine', found 'ask'",
     "policy_id_is_no_uri": r"\$\.policy_id: expected a URI that identifies the policy, found 'data access'",
     "policy_id_ends_with_a_newline": r"\$\.policy_id: expected a URI",
     "version_ends_with_a_newline": r"\$\.version: expected a semantic version",
