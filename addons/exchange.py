@@ -39,6 +39,19 @@ class Control(Protocol):
         """Record how an action ended; no answer."""
 
 
+class Reader(Protocol):
+    """Reads an answer beside its passing."""
+
+    def begin(self, content_type: str, encoding: str) -> None:
+        """The head of the answer is in."""
+
+    def update(self, chunk: bytes) -> None:
+        """Bytes of the answer. Never raises."""
+
+    def stated(self, complete: bool) -> dict[str, object]:
+        """What the outcome says of it."""
+
+
 class Tally:
     """Bytes and digest of one body as it passes. Keyed with the log's salt unless both ends must get the same value."""
 
@@ -56,6 +69,20 @@ class Tally:
     def digest(self) -> str:
         """`<name>:<base64url>`."""
         return f"{self._name}:{base64url.encode(self._hash.digest())}"
+
+
+class ReadTally(Tally):
+    """Bytes that are read beside, too."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, salt: bytes | None, reader: Reader) -> None:
+        super().__init__(salt)
+        self._reader = reader
+
+    def update(self, chunk: bytes) -> None:
+        super().update(chunk)
+        self._reader.update(chunk)
 
 
 @dataclass(slots=True)
@@ -81,6 +108,8 @@ class Exchange:
     ended_by: str | None = None
     """Why the monitor itself ended it, for the outcome."""
     peer_evidence: dict[str, object] = field(default_factory=dict)
+    usage: Reader | None = None
+    """What reads the tokens that a model used out of its answer."""
 
     @property
     def delegated(self) -> bool:

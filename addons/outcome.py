@@ -8,7 +8,7 @@ from mitmproxy import http
 
 from ..evidence.entry import OutcomeDraft
 from . import delegate
-from .exchange import Control, Exchange, Tally, exchange_of
+from .exchange import Control, Exchange, ReadTally, Tally, exchange_of
 from .open_exchanges import OpenExchanges
 
 BUFFERED = 64 * 1024
@@ -32,7 +32,8 @@ class Outcome:
             elif delegate.BEHAVIORAL_EVIDENCE in flow.response.headers:
                 # Only a monitor's word counts here: an origin must not be able to fake a refusal's evidence.
                 del flow.response.headers[delegate.BEHAVIORAL_EVIDENCE]
-        tally = exchange.response_tally = Tally(exchange.salt)
+        usage = exchange.usage
+        tally = exchange.response_tally = Tally(exchange.salt) if usage is None else ReadTally(exchange.salt, usage)
         if not short(flow.response.headers):
 
             def count(chunk: bytes) -> bytes:
@@ -74,6 +75,8 @@ class Outcome:
             outcome[f"{side}_bytes"] = tally.size if tally is not None else 0
             if tally is not None and tally.size:
                 outcome[f"{side}_digest"] = tally.digest()
+        if exchange.usage is not None:
+            outcome |= exchange.usage.stated(complete)
         if error is not None:
             outcome["error"] = error
         for receipt in exchange.receipts:

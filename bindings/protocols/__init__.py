@@ -7,8 +7,10 @@ from typing import Protocol
 from ..facts import Classified, RequestFacts
 from ..target import Kind, Target
 from .a2a import A2a
+from .anthropic import ANTHROPIC
 from .http import Http
 from .mcp import Mcp
+from .openai import OPENAI
 
 
 class Classifier(Protocol):
@@ -24,4 +26,10 @@ class Classifier(Protocol):
         """The actions that a request is, at least one, in the order of the body. Raises Unclassifiable."""
 
 
-PROTOCOLS: dict[str, Classifier] = {"http": Http(), "mcp": Mcp(), "a2a": A2a()}
+PROTOCOLS: dict[str, Classifier] = {
+    "http": Http(),
+    "mcp": Mcp(),
+    "a2a": A2a(),
+    "openai": OPENAI,
+    "anthropic": ANTHROPIC,
+}
