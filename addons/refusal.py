@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from mitmproxy import http
 
-from ..bindings.model import BehaviorResult
+from ..bindings.model import ActionType, BehaviorResult
 
 _UNPRINTABLE = re.compile(rb"[^ -~]")
 JSONRPC_REFUSED = -32010  # of the range for implementations; A2A owns -32001 to -32009, MCP -32020 to -32099
@@ -102,7 +102,11 @@ class Refusal:
 
     def response(self) -> http.Response:
         """The refusal as an HTTP response."""
-        body = orjson.dumps(self.problem(), option=orjson.OPT_INDENT_2) + b"\n"
+        problem = self.problem()
+        if self.action_type == ActionType.MODEL_INFERENCE:
+            # Where the clients of model APIs look for the sentence that they show.
+            problem["error"] = {"type": "refused", "code": self.reason, "message": f"refused by lictor: {self.hint}"}
+        body = orjson.dumps(problem, option=orjson.OPT_INDENT_2) + b"\n"
         fields = [(b"Content-Type", b"application/problem+json"), *self.headers()]
         return _response(self.status, body, fields, self._reason_phrase())
 
