@@ -25,6 +25,7 @@ from ..addons.identify import Identify
 from ..addons.ingress import Ingress, IngressSettings
 from ..addons.open_exchanges import REVOKED, OpenExchanges
 from ..addons.outcome import Outcome
+from ..addons.usage import Usage
 from ..bindings.model import Binding
 from ..bindings.policy import Policy
 from ..bindings.schema import load_binding
@@ -142,6 +143,7 @@ class Worker:
             identify,
             guard,
             Enforce(settings, lambda: self._policy, identify, guard, self._control, open_exchanges),
+            Usage(config.limits.judged_body_bytes),
             Outcome(self._control, open_exchanges),
         ]
         if config.ingress is not None and config.listen.ingress is not None:
