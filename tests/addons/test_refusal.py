@@ -107,3 +107,16 @@ def test_the_phrase_says_what_happened() -> None:
     assert REFUSAL.response().reason == (
         "Forbidden: lictor refused (not_in_allowlist, entry 7). Use a tool that is approved for you."
     )
+
+
+def test_clients_of_models_find_the_sentence_where_they_look() -> None:
+    refusal = Refusal(
+        "spiffe://x.test/monitor/m", "not_in_allowlist", "Use another model.", "model_inference", "urn:m#models/x"
+    )
+    problem = json.loads(refusal.response().content or b"")
+    assert problem["error"] == {
+        "type": "refused",
+        "code": "not_in_allowlist",
+        "message": "refused by lictor: Use another model.",
+    }
+    assert problem["detail"] == "Use another model."
