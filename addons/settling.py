@@ -35,7 +35,7 @@ def refuse(flow: http.HTTPFlow, exchange: Exchange, why: Refusal) -> None:
     calls = [action for action in exchange.classified if action.rpc]
     ids = [action.rpc_id for action in calls if action.rpc_id is not None]
     if ids and why.reason not in ("monitor_error", "overloaded"):
-        flow.response = why.jsonrpc(ids, batch=len(exchange.classified) > 1)
+        flow.response = why.jsonrpc(ids, batch=len(calls) > 1)
     else:
         flow.response = why.response()
 

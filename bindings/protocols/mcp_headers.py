@@ -19,7 +19,7 @@ _ONCE = ("mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name", "la
 _NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _VERSION_IN_BODY = "io.modelcontextprotocol/protocolVersion"
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_ZEROS = re.compile(r"(-?[0-9]+)\.0+")
+_ZEROS = re.compile(r"\A(-?[0-9]+)\.0+\Z")
 _PARAM = "mcp-param-"
 
 

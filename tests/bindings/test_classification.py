@@ -44,26 +44,27 @@ def content(facts: RequestFacts, reads: Reads = "body") -> dict[str, Any] | None
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (mcp(rpc("tools/call", name="add", arguments={"a": 1})), {"method": "POST", "arguments": {"a": 1}}),
-        (mcp(rpc("tools/call", name="add")), {"method": "POST"}),
-        (mcp(rpc("resources/read", uri="x:y")), {"method": "POST", "params": {"uri": "x:y"}}),
-        (request("b.example/", rpc("message/send", a=1)), {"method": "POST", "params": {"a": 1}}),
-        (request("b.example/v1/message:send", {"a": 1}), {"method": "POST", "body": {"a": 1}}),
-        (request("t.example/plain", [1, None]), {"method": "POST", "body": [1, None]}),
-        (request("t.example/plain", b"", method="GET"), {"method": "GET"}),
-        (request("elsewhere.example/", {"a": 1}, method="PUT"), {"method": "PUT", "body": {"a": 1}}),
+        (mcp(rpc("tools/call", name="add", arguments={"a": 1})), {"rpc_method": "tools/call", "arguments": {"a": 1}}),
+        (mcp(rpc("tools/call", name="add")), {"rpc_method": "tools/call"}),
+        (mcp(rpc("resources/read", uri="x:y")), {"rpc_method": "resources/read", "params": {"uri": "x:y"}}),
+        (request("b.example/", rpc("message/send", a=1)), {"rpc_method": "message/send", "params": {"a": 1}}),
+        (request("b.example/v1/message:send", {"a": 1}), {"body": {"a": 1}}),
+        (request("t.example/plain", [1, None]), {"body": [1, None]}),
+        (request("t.example/plain", b"", method="GET"), {}),
+        (request("elsewhere.example/", {"a": 1}, method="PUT"), {"body": {"a": 1}}),
     ],
 )
 def test_content_is_what_the_action_carries(facts: RequestFacts, expected: dict[str, Any]) -> None:
-    assert content(facts) == expected
-    assert content(facts, "target") is None
+    assert content(facts) == {"method": facts.method, **expected}
+    assert "method" not in (content(facts, "target") or {})
     assert "arguments" not in one(facts).parameters
 
 
 def test_each_member_of_a_batch_has_its_own_content() -> None:
     batch = [rpc("tools/call", name="add", arguments={"a": n}) for n in range(3)]
     actions = classify(CATALOG, mcp(batch), "body")
-    assert [a.content for a in actions] == [{"method": "POST", "arguments": {"a": n}} for n in range(3)]
+    common = {"method": "POST", "rpc_method": "tools/call"}
+    assert [a.content for a in actions] == [{**common, "arguments": {"a": n}} for n in range(3)]
 
 
 def asking(query: str) -> RequestFacts:

@@ -6,6 +6,8 @@ from classified import CATALOG, MCP, mcp, one, request, rpc
 from lictor.bindings.classification import classify
 from lictor.bindings.facts import Unclassifiable
 from lictor.bindings.model import ActionType
+from lictor.bindings.patterns import AllowSet
+from lictor.bindings.protocols.mcp import SERVER_REQUESTS, resource_target
 
 
 @pytest.mark.parametrize(
@@ -27,8 +29,12 @@ from lictor.bindings.model import ActionType
         ({"jsonrpc": "2.0", "id": 1, "result": {}}, ""),
         ({"jsonrpc": "2.0", "id": "x", "error": {"code": 1, "message": "m"}}, ""),
         (rpc("notifications/initialized"), "#notifications/initialized"),
-        (rpc("resources/read", uri="file:///etc/passwd"), "#resources/read"),
-        (rpc("prompts/get", name="p"), "#prompts/get"),
+        (rpc("resources/read", uri="file:///etc/passwd"), "#resources/file:///etc/passwd"),
+        (rpc("resources/subscribe", uri="db://h/t?a=b&c"), "#resources/db://h/t?a=b&c"),
+        (rpc("resources/unsubscribe", uri="a:b%20c*#[x]é"), "#resources/a:b%2520c%2A%23%5Bx%5D%C3%A9"),
+        (rpc("prompts/get", name="a b"), "#prompts/a%20b"),
+        (rpc("subscriptions/listen", notifications={}), "#subscriptions/listen"),
+        (rpc("tasks/result", taskId="1"), "#tasks/result"),
         (rpc("completion/complete"), "#completion/complete"),
         (rpc("Tools/Call", name="add"), "#Tools/Call"),
     ],
@@ -50,46 +56,60 @@ def test_mcp_batch_is_one_action_a_message() -> None:
     assert [action.target.removeprefix(MCP.urn) for action in actions] == ["#tools/a", "", "#tools/b"]
 
 
-CALL = rpc("tools/call", name="aé")
-METHOD = ("mcp-method", "tools/call")
-
-
 @pytest.mark.parametrize(
-    ("body", "headers"),
+    "uri",
     [
-        (CALL, (METHOD, ("mcp-name", "=?base64?YcOp?="))),
-        (rpc("tools/call", name="add"), (METHOD, ("mcp-name", "add"))),
-        (rpc("resources/read", uri="a:b"), (("mcp-method", "resources/read"), ("mcp-name", "a:b"))),
-        (rpc("ping"), (("mcp-method", "ping"),)),
+        "file:///data/../etc/passwd",
+        "file:///data/..",
+        "file:///data/%2e%2e/x",
+        "file:///data/%252E%252e/x",
+        "file:///data\\..\\x",
+        "file:///data/%5c..%5cx",
+        "file:///./x",
+        "file:../x",
+        "../x",
+        "x:/a/..?q",
+        "x:a\nb",
+        "x:a%00b",
     ],
 )
-def test_headers_that_repeat_the_body(body: Any, headers: tuple[tuple[str, str], ...]) -> None:
-    assert one(mcp(body, *headers)).rpc
-
-
-@pytest.mark.parametrize(
-    ("body", "headers"),
-    [
-        pytest.param(CALL, (("mcp-method", "tools/list"),), id="other method"),
-        pytest.param(CALL, (METHOD, METHOD), id="method twice"),
-        pytest.param(CALL, (("mcp-name", "add"),), id="other name"),
-        pytest.param(CALL, (("mcp-name", "=?base64?YWRk?="),), id="other name encoded"),
-        pytest.param(CALL, (("mcp-name", "=?base64?!!!!?="),), id="name not base64"),
-        pytest.param(CALL, (("mcp-name", "=?base64?/w==?="),), id="name not UTF-8"),
-        pytest.param(rpc("ping"), (("mcp-name", "add"),), id="name where the body has none"),
-        pytest.param(rpc("ping"), (("mcp-method", ""),), id="empty method"),
-        pytest.param([rpc("ping")], (("mcp-method", "ping"),), id="batch"),
-        pytest.param({"jsonrpc": "2.0", "id": 1, "result": 1}, (("mcp-method", "ping"),), id="response"),
-    ],
-)
-def test_headers_that_say_something_else(body: Any, headers: tuple[tuple[str, str], ...]) -> None:
+def test_a_resource_that_a_server_may_take_for_another(uri: str) -> None:
     with pytest.raises(Unclassifiable) as caught:
-        classify(CATALOG, mcp(body, *headers))
-    assert caught.value.reason == "header_mismatch"
+        classify(CATALOG, mcp(rpc("resources/read", uri=uri)))
+    assert caught.value.reason == "ambiguous_uri"
+
+
+def test_patterns_name_resources_as_mcp_does() -> None:
+    allowed = AllowSet([f"{MCP.urn}#resources/file:///data/*", f"{MCP.urn}#resources/db://h/t?a=b"])
+    for uri, expected in [("file:///data/a%20b", True), ("db://h/t?a=b", True), ("file:///etc/passwd", False)]:
+        assert allowed.matches(resource_target(MCP.urn, uri)) == expected
+
+
+@pytest.mark.parametrize("method", ["tools/x", "resources/x", "prompts/x", *sorted(SERVER_REQUESTS)])
+def test_a_method_that_no_client_has(method: str) -> None:
+    with pytest.raises(Unclassifiable) as caught:
+        classify(CATALOG, mcp(rpc(method)))
+    assert caught.value.reason == "method_not_supported"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (rpc("resources/read"), "not_json_rpc"),
+        (rpc("resources/read", uri=""), "bad_name"),
+        (rpc("resources/read", uri="x" * 1025), "bad_name"),
+        (rpc("prompts/get", name=""), "bad_name"),
+        (rpc("prompts/get"), "not_json_rpc"),
+    ],
+)
+def test_what_names_nothing(body: Any, reason: str) -> None:
+    with pytest.raises(Unclassifiable) as caught:
+        classify(CATALOG, mcp(body))
+    assert caught.value.reason == reason
 
 
 def test_mcp_methods_of_http() -> None:
     with pytest.raises(Unclassifiable, match="MCP has no HTTP method PUT"):
         classify(CATALOG, request("t.example/mcp", rpc("ping"), method="PUT"))
     with pytest.raises(Unclassifiable, match="belong to a POST"):
-        classify(CATALOG, request("t.example/mcp", method="GET", headers=(METHOD,)))
+        classify(CATALOG, request("t.example/mcp", method="GET", headers=(("mcp-method", "tools/call"),)))
