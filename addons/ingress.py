@@ -181,6 +181,9 @@ class Ingress:
             accepted=self._accepted,
             now=time.time(),
         )
+        if inbound.decision == Verdict.ALLOW:
+            behaviors = [behavior.to_json() for behavior in decision.behaviors]
+            inbound = replace(inbound, decision=decision.verdict, reason=decision.reason, behaviors=behaviors)
         return self._control.accept_delegation(inbound, lambda r: self._settle(flow, exchange, action, decision, r))
 
     def _record(
@@ -203,8 +206,7 @@ class Ingress:
             return
         exchange.receipts = (answer,)
         if not decision.allowed or answer.decision not in (Verdict.ALLOW, Verdict.FLAG):
-            said = decision if not decision.allowed else Decision(Verdict.DENY, answer.reason, (), answer.detail)
-            refuse(flow, exchange, refusal(self._settings.monitor_id, action, said, answer))
+            refuse(flow, exchange, refusal(self._settings.monitor_id, action, decision, answer))
             return
         permit(flow, exchange, self._open)
         # The reverse proxy has put the local agent's address in place of the one that was called.

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+from .handed import Handed
 from .model import Action
 from .target import Target
+from .used import Used
 
 Reads = Literal["target", "query", "body"]
 """What of a request criteria look at: its target only, its method and query too, or its body as well."""
@@ -48,13 +50,17 @@ class Stateless(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """An action as memories see it. `time` is the entry's (of an action not recorded yet: not later than that)."""
+    """An action as memories see it. `time` is the entry's (of an action not recorded yet: not later than that).
+
+    `handed` is what is known of a delegation while it is judged; None for anything else.
+    """
 
     agent_id: str
     type: str
     target: str
     wid: str
     time: float
+    handed: Handed | None = None
 
 
 class Memory(Protocol):
@@ -69,8 +75,8 @@ class Memory(Protocol):
     def took(self, happened: Happening) -> None:
         """The action was let out."""
 
-    def ended(self, happened: Happening, size: int) -> None:
-        """An action that was let out ended, after `size` octets in both directions; `time` is that of its end."""
+    def ended(self, happened: Happening, used: Used) -> None:
+        """An action that was let out ended, and this is what it used; `time` is that of its end."""
 
 
 class Stateful(Protocol):

@@ -20,7 +20,10 @@ from .policy import Policy, quarantines
 Remembered = Callable[[Binding], Decision | None]
 """What the memories of a binding with one behavior say of the action."""
 _EFFECTS = ("flag", "hold", "deny", "quarantine")
-_LIMITS = ("limit", "period_s", "per", "calls", "bytes", "scope", "must_follow", "never_after", "within_s")
+_LIMITS = (
+    *("limit", "period_s", "per", "calls", "bytes", "tokens", "cost", "scope", "must_follow", "never_after"),
+    *("within_s", "outgoing", "incoming"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ MAX_OF_A_LIST = 20
 MAX_PAIRS = 250_000
 """Pairs of patterns that are compared one by one; beyond, two lists are taken to have something in common."""
 _LISTS = ("values", "must_follow", "never_after", "except")
-_OPEN = frozenset(("budget", "denylist", "rate", "sequence", "time"))
+_OPEN = frozenset(("budget", "delegation", "denylist", "rate", "sequence", "time"))
 """Criteria that allow whatever they do not refuse."""
 
 

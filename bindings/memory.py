@@ -15,6 +15,7 @@ from .model import ActionType, BehaviorResult, Binding, Decision, Verdict
 from .patterns import AllowSet
 from .policy import AUDIT, effect, hint_for, result_of
 from .subjects import applies_to
+from .used import Used
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,11 @@ class Memories:
             if rule.remembers_all or rule.observes(happened):
                 rule.memory.took(happened)
 
-    def ended(self, happened: Happening, size: int) -> None:
-        """An action that was let out ended, after `size` octets in both directions."""
+    def ended(self, happened: Happening, used: Used) -> None:
+        """An action that was let out ended, and this is what it used."""
         for rule in self._of(happened.agent_id):
             if rule.remembers_all or rule.observes(happened):
-                rule.memory.ended(happened, size)
+                rule.memory.ended(happened, used)
 
     def _of(self, agent_id: str) -> tuple[_Rule, ...]:
         rules = self._agents.get(agent_id)

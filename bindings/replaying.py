@@ -16,6 +16,7 @@ from ..formats.errors import FormatError
 from ..formats.names import parse_url
 from .apart import Rule, Rules, judge_at
 from .catalog import Catalog
+from .handed import Handed, handed_of
 from .learning import judged_by_bindings
 from .model import Action, ActionType, Binding, Decision, Verdict
 from .patterns import UrlPattern
@@ -34,7 +35,9 @@ _LET_OUT = frozenset((Verdict.ALLOW.value, Verdict.FLAG.value))
 class Memory(Protocol):
     """What remembers a log: `proxy.state.Book`."""
 
-    def judge(self, agent_id: str, type_: str, target: str, wid: str, now: float) -> Decision | None:
+    def judge(
+        self, agent_id: str, type_: str, target: str, wid: str, now: float, handed: Handed | None = None
+    ) -> Decision | None:
         """What the behaviors with a memory say; None if none observes the action."""
 
     def take(self, entry: Mapping[str, Any], seq: int, timestamp: float) -> None:
@@ -139,7 +142,8 @@ class Replay:
             unknown = unknown or failed is None
             if failed and rule.effect.weight > verdict.weight:
                 verdict, reason = rule.effect, (AUDIT if rule.binding.mode == "audit" else "") + failed
-        said = self._memory.judge(agent, type_.value, target, entry["wid"], time)
+        handed = handed_of(entry["action_parameters"]) if type_ is ActionType.DELEGATION else None
+        said = self._memory.judge(agent, type_.value, target, entry["wid"], time, handed)
         if said is not None and said.verdict.weight > verdict.weight:
             verdict, reason = said.verdict, said.reason
         if unknown and verdict is not Verdict.DENY:

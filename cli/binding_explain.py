@@ -15,9 +15,11 @@ from typing import Any
 import click
 from rich.text import Text
 
+from ..bindings.catalog import Catalog
 from ..bindings.classification import classify, find_target, needs_body
 from ..bindings.explaining import Explanation, explain
 from ..bindings.facts import RequestFacts, Unclassifiable
+from ..bindings.handed import Handed
 from ..bindings.model import Action, ActionType, Binding, Decision
 from ..bindings.policy import Policy
 from ..bindings.registry import load_directory, read
@@ -102,7 +104,9 @@ def command(
     memories = _Memories(settings.ledger.path)
     if not isinstance(found, Refused):
         with errors.status(Text("reading the ledger")):
-            explained = [explain(policy, action, time.time(), memories.asking(action)) for action in found]
+            explained = [
+                explain(policy, action, time.time(), memories.asking(action, policy.catalog)) for action in found
+            ]
     allowed = all(one.decision.allowed for one in explained) and bool(explained)
     allowed = allowed and not (connect is not None and connect["decision"] == "deny")
     answer = {
@@ -206,7 +210,7 @@ class _Memories:
         self.entries: int | None = None
         """How many entries the ledger had when it was asked; None: it was not asked."""
 
-    def asking(self, action: Action) -> Callable[[Binding], Decision | None]:
+    def asking(self, action: Action, catalog: Catalog) -> Callable[[Binding], Decision | None]:
         """What asks them about the action, which begins a workflow of its own."""
 
         def ask(binding: Binding) -> Decision | None:
@@ -217,9 +221,16 @@ class _Memories:
                     head = reader.head()
                     self.entries = head.size if head is not None else 0
                     book.read(reader, self.entries, now)
-            return book.judge(action.agent_id, action.type.value, action.target, "", now)
+            return book.judge(action.agent_id, action.type.value, action.target, "", now, _handed_on(action, catalog))
 
         return ask
+
+
+def _handed_on(action: Action, catalog: Catalog) -> Handed | None:
+    """A delegation, as the first of its workflow."""
+    if action.type is not ActionType.DELEGATION:
+        return None
+    return Handed(False, tuple(t.agent_id for t in catalog.targets if t.urn == action.target and t.agent_id), 1)
 
 
 def _as_json(one: Explanation) -> dict[str, Any]:

@@ -10,6 +10,7 @@ keeps it.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,8 @@ from .store import NodeRow
 
 MAX_LINES = 16
 MAX_REMEMBERED = 1_000_000
+_MAX_SCORE = 2**53
+_PROFILE = re.compile("[!-~]{1,256}")
 
 
 class _Refused(LictorError):
@@ -70,12 +73,37 @@ def examine(
         wid=parents[0].wid,
         parents=[_row(node) for node in parents],
         evidence=[
-            {"jti": one.jti, "policy": one.policy, "result": one.result, "digest": digest(one.token)}
+            {
+                "jti": one.jti,
+                "policy": one.policy,
+                "result": one.result,
+                "until": min(one.end, one.iat),
+                "digest": digest(one.token),
+            }
             for one in evidence
         ],
         execution_context=nodes,
         traceparent=traceparent,
+        depth=_depth(parents),
+        scores=_scores(parents),
     )
+
+
+def _depth(parents: Sequence[Ect]) -> int | None:
+    """How often the work was handed on, this time included, as the peer states it; None if it does not."""
+    stated = [node.ext.get("depth") for node in parents]
+    depths = [depth for depth in stated if type(depth) is int and 0 <= depth < ect.MAX_ANCESTORS]
+    return max(depths) + 1 if len(depths) == len(stated) else None
+
+
+def _scores(parents: Sequence[Ect]) -> dict[str, float]:
+    """The lowest `perf_score` of the profile that all parents state (draft, "Performance Claims in ECT")."""
+    profile, *others = [node.ext.get("perf_profile") for node in parents]
+    scores = [node.ext.get("perf_score") for node in parents]
+    good = [float(s) for s in scores if isinstance(s, int | float) and not isinstance(s, bool) and abs(s) < _MAX_SCORE]
+    if not isinstance(profile, str) or not _PROFILE.fullmatch(profile) or len(good) < len(parents):
+        return {}
+    return {profile: min(good)} if all(other == profile for other in others) else {}
 
 
 def _row(node: Ect) -> dict[str, Any]:

@@ -8,7 +8,7 @@ an action has `agent_id`, `action_type`, `action_target`, `action_parameters`, `
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .lineage import Place
@@ -60,7 +60,9 @@ class InboundDraft:
     `parents` are the peer's verified nodes (`jti`, `wid`, `agent_id`, `issuer`, `iat`, `parents`, `token`), all of the
     workflow `wid` (None if they name none); `evidence` is what the entry keeps of the verified BETs. With a `decision`
     of deny both are empty, `reason` is machine-readable and `detail` says it in words. `execution_context` are the raw
-    lines, by which the agent may later name this delegation.
+    lines, by which the agent may later name this delegation. `behaviors` are those that let it pass so far. `depth`
+    counts the delegations of the workflow, this one included, and `scores` are the lowest `perf_score` by
+    `perf_profile`, both as the peer's nodes state them.
     """
 
     agent_id: str
@@ -75,6 +77,9 @@ class InboundDraft:
     evidence: Sequence[Mapping[str, Any]] = ()
     execution_context: Sequence[str] = ()
     traceparent: str | None = None
+    behaviors: Sequence[Mapping[str, str]] = ()
+    depth: int | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +128,25 @@ def action_fields(draft: ActionDraft, place: Place) -> dict[str, Any]:
     }
 
 
+def came_along(draft: InboundDraft) -> dict[str, Any]:
+    """The parameters of a delegation that came in with evidence that holds."""
+    return {
+        **draft.action_parameters,
+        "caller": draft.parents[0]["agent_id"],
+        "parents": [parent["jti"] for parent in draft.parents],
+        "evidence": draft.evidence,
+        **({} if draft.depth is None else {"depth": draft.depth}),
+        **({"scores": draft.scores} if draft.scores else {}),
+    }
+
+
 def inbound_fields(draft: InboundDraft, place: Place) -> dict[str, Any]:
     """The entry of a delegation that came in: `direction` tells it from one that the agent made itself."""
-    parameters = {**draft.action_parameters, "direction": "inbound", "peer": draft.peer_id}
+    parameters = {"direction": "inbound", "peer": draft.peer_id}
     if draft.decision == "deny":
-        parameters["refused"] = draft.detail
+        parameters |= {**draft.action_parameters, "refused": draft.detail}
     else:
-        parameters["caller"] = draft.parents[0]["agent_id"]
-        parameters["parents"] = [parent["jti"] for parent in draft.parents]
-        parameters["evidence"] = draft.evidence
+        parameters |= came_along(draft)
     return {
         "agent_id": draft.agent_id,
         "action_type": "delegation",

@@ -38,11 +38,15 @@ class Mint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an action belongs: workflow, node, and how that was found."""
+    """Where an action belongs: workflow, node, and how that was found.
+
+    `depth`: how often the work was handed on before this agent got it; None: somebody on the way does not say.
+    """
 
     wid: str
     node: str
     how: How
+    depth: int | None = None
 
 
 @dataclass(slots=True)
@@ -53,6 +57,7 @@ class Strand:
     used: float
     trace: str | None = None
     peer: str | None = None
+    depth: int | None = None
     length: int = 1
     tokens: list[str] = field(default_factory=list)
 
@@ -71,6 +76,11 @@ def trace_id(traceparent: str | None) -> str | None:
 def split_lines(lines: Iterable[str]) -> list[str]:
     """The tokens of header lines, also where something on the way joined them with commas (RFC 9110 section 5.3)."""
     return [token for line in lines for part in line.split(",") if (token := part.strip())]
+
+
+def at_depth(depth: int | None) -> dict[str, Any]:
+    """What the extension of a node says of its depth."""
+    return {} if depth is None else {"depth": depth}
 
 
 class Lineage:
@@ -94,18 +104,26 @@ class Lineage:
             strand = self._join(strands, now)
         self._refresh(strand, now)
         strand.used = now
-        return Place(strand.node.wid, strand.node.jti, how)
+        return Place(strand.node.wid, strand.node.jti, how, strand.depth)
 
     def own(self, now: float) -> Place:
         """The agent's own work, whatever is open."""
         strand = self._own(now)
-        return Place(strand.node.wid, strand.node.jti, "root")
+        return Place(strand.node.wid, strand.node.jti, "root", strand.depth)
 
     def delegate(self, place: Place, audience: tuple[str, ...]) -> Minted:
         """A node for one delegation out of `place`. Each has its own, because a receiver takes a jti only once."""
-        return self._mint(place.wid, (place.node,), audience)
+        return self._mint(place.wid, (place.node,), audience, at_depth(place.depth))
 
-    def open(self, node: Minted, incoming: Iterable[str], traceparent: str | None, peer: str, now: float) -> str | None:
+    def open(
+        self,
+        node: Minted,
+        incoming: Iterable[str],
+        traceparent: str | None,
+        peer: str,
+        now: float,
+        depth: int | None = None,
+    ) -> str | None:
         """A delegation came in: `node` is the agent's, `incoming` are the lines that the agent gets to see.
 
         Returns the node of the delegation that was taken for finished to make room, if one was.
@@ -113,7 +131,7 @@ class Lineage:
         dropped = next(iter(self._open)) if len(self._open) >= MAX_OPEN else None
         if dropped is not None:
             self.finish(dropped)
-        strand = Strand(node, now, trace_id(traceparent), peer)
+        strand = Strand(node, now, trace_id(traceparent), peer, depth)
         self._open[node.jti] = strand
         for token in (node.token, *incoming):
             self._name(token, strand)
@@ -157,7 +175,7 @@ class Lineage:
             if root is not None:
                 for token in root.tokens:
                     self._by_token.pop(token, None)
-            root = self._root = Strand(self._mint(new_id(), ()), now)
+            root = self._root = Strand(self._mint(new_id(), (), (), at_depth(0)), now, depth=0)
             self._name(root.node.token, root)
         return root
 
@@ -168,8 +186,10 @@ class Lineage:
             wid = strands[-1].node.wid
             parents = [strand.node.jti for strand in strands if strand.node.wid == wid][-MAX_PREDECESSORS:]
             others = [f"{strand.node.wid}/{strand.node.jti}" for strand in strands if strand.node.wid != wid]
-            ext = {"also": others[-MAX_ALSO:]} if others else None
-            join = self._joins[key] = Strand(self._mint(wid, tuple(parents), (), ext), now)
+            depths = [strand.depth for strand in strands if strand.depth is not None]
+            depth = max(depths) if len(depths) == len(strands) else None
+            ext = {**at_depth(depth), **({"also": others[-MAX_ALSO:]} if others else {})}
+            join = self._joins[key] = Strand(self._mint(wid, tuple(parents), (), ext), now, depth=depth)
         return join
 
     def _refresh(self, strand: Strand, now: float) -> None:
@@ -177,7 +197,7 @@ class Lineage:
         if now - strand.node.iat <= FRESH:
             return
         audience = (strand.peer,) if strand.peer else ()
-        strand.node = self._mint(strand.node.wid, (strand.node.jti,), audience)
+        strand.node = self._mint(strand.node.wid, (strand.node.jti,), audience, at_depth(strand.depth))
         strand.length += 1
         self._name(strand.node.token, strand)
 

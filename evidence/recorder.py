@@ -31,7 +31,7 @@ from .entry import (
 )
 from .issuer import Issuer, next_due
 from .ledger import Ledger
-from .lineage import Lineage, Place
+from .lineage import Lineage, Place, at_depth
 from .restore import restore
 from .state import Judged, StateJudge
 from .store import NodeRow, Reader, Stamped
@@ -98,7 +98,10 @@ class Recorder:
         agent = self._agents.get(draft.agent_id) or self._new_agent(draft.agent_id)
         now = self._ledger.now()
         place = agent.lineage.place(draft.execution_context, draft.traceparent, now)
-        judged = Judged(draft) if self._state is None else self._state.judge(draft, place.wid, now)
+        judged = Judged(draft) if self._state is None else self._state.judge(draft, place.wid, now, place.depth)
+        return await self._record(agent, judged, place, source)
+
+    async def _record(self, agent: _Agent, judged: Judged, place: Place, source: object) -> Receipt:
         draft = judged.draft
         node: Minted | None = None
         if draft.action_type == "delegation" and draft.decision != "deny":
@@ -153,10 +156,14 @@ class Recorder:
 
     async def accept_delegation(self, draft: InboundDraft, source: object = None) -> Receipt:
         """Record a delegation that came in and mint the local agent's node; a receipt of deny says why it was not."""
-        agent = self._agents.get(draft.agent_id) or self._new_agent(draft.agent_id)
         now = self._ledger.now()
         if self._state is not None:
-            draft = self._state.admit(draft, now)
+            admitted = self._state.admit(draft, now)
+            if isinstance(admitted, Judged):
+                peer = self._agents.get(draft.peer_id) or self._new_agent(draft.peer_id)
+                return await self._record(peer, admitted, peer.lineage.own(now), source)
+            draft = admitted
+        agent = self._agents.get(draft.agent_id) or self._new_agent(draft.agent_id)
         if draft.decision != "deny":
             keys = [(str(parent["wid"]), str(parent["jti"])) for parent in draft.parents]
             problem = self._replay.take(keys, now)
@@ -167,12 +174,13 @@ class Recorder:
         for parent in draft.parents:
             self._ledger.add_node(NodeRow(**{**parent, "parents": tuple(parent["parents"])}, origin="received"))
         mint = self._mint_for(draft.agent_id)
-        node = mint(draft.wid or new_id(), tuple(str(p["jti"]) for p in draft.parents), (draft.peer_id,))
+        parents = tuple(str(p["jti"]) for p in draft.parents)
+        node = mint(draft.wid or new_id(), parents, (draft.peer_id,), at_depth(draft.depth))
         fields = inbound_fields(draft, Place(node.wid, node.jti, "asserted"))
         stamped = self._add(fields)
         agent.windows.wid, agent.windows.node = node.wid, node.jti
         agent.windows.note(stamped.seq, stamped.data)
-        dropped = agent.lineage.open(node, draft.execution_context, draft.traceparent, draft.peer_id, now)
+        dropped = agent.lineage.open(node, draft.execution_context, draft.traceparent, draft.peer_id, now, draft.depth)
         self._inbound.pop(dropped or "", None)
         self._inbound[node.jti] = agent, source
         self._await_outcome(stamped.seq, fields, source)

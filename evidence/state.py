@@ -21,11 +21,11 @@ class Judged:
 class StateJudge(Protocol):
     """Judges without awaiting anything, so that what it lets out is taken before anything else is judged."""
 
-    def judge(self, draft: ActionDraft, wid: str, now: float) -> Judged:
-        """Judge an action of the workflow `wid`; a denied draft comes back as it was."""
+    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
+        """Judge an action of the workflow `wid`, of work at this `depth`; a denied draft comes back as it was."""
 
-    def admit(self, draft: InboundDraft, now: float) -> InboundDraft:
-        """Judge a delegation that came in, as an action of the peer."""
+    def admit(self, draft: InboundDraft, now: float) -> InboundDraft | Judged:
+        """Judge a delegation that came in, as an action of the peer. One that is denied is recorded as such."""
 
     def take(self, entry: Mapping[str, Any], seq: int, timestamp: float) -> None:
         """An entry was added to the log."""

@@ -16,10 +16,12 @@ from typing import Any
 import orjson
 
 from ..bindings.criterion import Happening
+from ..bindings.handed import Handed, handed_of
 from ..bindings.memory import Memories
 from ..bindings.model import ActionType, Binding, Decision, Verdict
 from ..bindings.policy import default_deny
-from ..evidence.entry import ActionDraft, InboundDraft
+from ..bindings.used import used_of
+from ..evidence.entry import ActionDraft, InboundDraft, came_along
 from ..evidence.ledger import Ledger
 from ..evidence.retention import first_since
 from ..evidence.state import Judged
@@ -40,18 +42,19 @@ class Book:
         self.memories = Memories(bindings)
         self._callers: dict[int, str] = {}
 
-    def judge(self, agent_id: str, type_: str, target: str, wid: str, now: float) -> Decision | None:
+    def judge(
+        self, agent_id: str, type_: str, target: str, wid: str, now: float, handed: Handed | None = None
+    ) -> Decision | None:
         if self.memories.empty:
             return None
-        return self.memories.judge(Happening(agent_id, type_, target, wid, now))
+        return self.memories.judge(Happening(agent_id, type_, target, wid, now, handed))
 
     def take(self, entry: Mapping[str, Any], seq: int, timestamp: float) -> None:
         if self.memories.empty:
             return
         if "outcome_of" in entry:
             agent, outcome = self._callers.pop(entry["outcome_of"], entry["agent_id"]), entry["outcome"]
-            size = outcome.get("request_bytes", 0) + outcome.get("response_bytes", 0)
-            self.memories.ended(_happening(entry, agent, timestamp), size)
+            self.memories.ended(_happening(entry, agent, timestamp), used_of(outcome))
             return
         if entry["decision"] not in _LET_OUT:
             return
@@ -84,10 +87,25 @@ class State:
         self._book.read(log, end, now)
         self._late: list[Entry] | None = None
 
-    def judge(self, draft: ActionDraft, wid: str, now: float) -> Judged:
+    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
+        handed = None
+        if draft.action_type == ActionType.DELEGATION and draft.decision in _LET_OUT:
+            draft = dataclasses.replace(draft, action_parameters=_handed_on(draft, depth))
+            handed = handed_of(draft.action_parameters)
+        return self._judge(draft, wid, now, handed)
+
+    def admit(self, draft: InboundDraft, now: float) -> InboundDraft | Judged:
+        if draft.decision not in _LET_OUT:
+            return draft
+        judged = self._judge(_as_action(draft), draft.wid or "", now, handed_of(came_along(draft)))
+        if judged.draft.decision not in _LET_OUT:
+            return dataclasses.replace(judged, draft=dataclasses.replace(judged.draft, decision="deny"))
+        return dataclasses.replace(draft, decision=judged.draft.decision, reason=judged.draft.reason)
+
+    def _judge(self, draft: ActionDraft, wid: str, now: float, handed: Handed | None) -> Judged:
         if draft.decision not in _LET_OUT:
             return Judged(draft)
-        said = self._book.judge(draft.agent_id, draft.action_type, draft.action_target, wid, now)
+        said = self._book.judge(draft.agent_id, draft.action_type, draft.action_target, wid, now, handed)
         if said is None:
             if draft.behaviors:
                 return Judged(draft)
@@ -101,20 +119,6 @@ class State:
         blamed = said.blamed.to_json() if said.blamed is not None else None
         judged = dataclasses.replace(draft, decision=decision, reason=reason, behaviors=behaviors)
         return Judged(judged, said.hint, blamed)
-
-    def admit(self, draft: InboundDraft, now: float) -> InboundDraft:
-        said = self._book.judge(draft.peer_id, "delegation", draft.action_target, draft.wid or "", now)
-        if draft.decision == "deny" or said is None or said.allowed:
-            return draft
-        return InboundDraft(
-            draft.agent_id,
-            draft.peer_id,
-            draft.action_target,
-            draft.action_parameters,
-            "deny",
-            said.reason,
-            said.hint,
-        )
 
     def take(self, entry: Mapping[str, Any], seq: int, timestamp: float) -> None:
         self._book.take(entry, seq, timestamp)
@@ -150,6 +154,27 @@ class State:
 def _read(book: Book, open_log: Callable[[], Reader], end: int, now: float) -> None:
     with contextlib.closing(open_log()) as log:
         book.read(log, end, now)
+
+
+def _handed_on(draft: ActionDraft, depth: int | None) -> dict[str, Any]:
+    """The parameters of a delegation with whom it goes to, and which of the workflow's delegations it is."""
+    more: dict[str, Any] = {"to": list(draft.audience)}
+    if depth is not None:
+        more["depth"] = depth + 1
+    return {**draft.action_parameters, **more}
+
+
+def _as_action(draft: InboundDraft) -> ActionDraft:
+    """A delegation that came in as what its caller did."""
+    return ActionDraft(
+        draft.peer_id,
+        ActionType.DELEGATION.value,
+        draft.action_target,
+        {**came_along(draft), "callee": draft.agent_id},
+        draft.decision,
+        draft.reason,
+        draft.behaviors,
+    )
 
 
 def _happening(entry: Mapping[str, Any], agent_id: str, timestamp: float) -> Happening:

@@ -9,6 +9,7 @@ from ...formats.errors import UsageError
 from ..criterion import Compiled, Criterion
 from .allowlist import Allowlist
 from .budget import Budget
+from .delegation import Delegation
 from .denylist import Denylist
 from .pattern import Pattern
 from .rate import Rate
@@ -19,6 +20,7 @@ from .time import Time
 CRITERIA: Mapping[str, Criterion] = {
     "allowlist": Allowlist(),
     "budget": Budget(),
+    "delegation": Delegation(),
     "denylist": Denylist(),
     "pattern": Pattern(),
     "rate": Rate(),

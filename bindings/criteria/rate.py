@@ -10,6 +10,7 @@ from typing import Any
 
 from ..criterion import PASS, Happening, Outcome
 from ..remembered import Remembered
+from ..used import Used
 
 _REASON = "rate_exceeded"
 _Key = tuple[str, str]
@@ -44,7 +45,7 @@ class RateMemory:
         times.append(happened.time)
         self._times.put(key, times, happened.time)
 
-    def ended(self, happened: Happening, size: int) -> None:
+    def ended(self, happened: Happening, used: Used) -> None:
         pass
 
     def _key(self, happening: Happening) -> _Key:

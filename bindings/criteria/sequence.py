@@ -14,6 +14,7 @@ from ...formats.errors import UsageError
 from ..criterion import PASS, Happening, Outcome
 from ..patterns import AllowSet
 from ..remembered import Remembered
+from ..used import Used
 
 KEPT_S = 31 * 86400.0
 """A workflow is forgotten so long after its last action."""
@@ -51,7 +52,7 @@ class SequenceMemory:
         elif (last := self._last.get(key)) is not None:
             self._last.put(key, last, happened.time)
 
-    def ended(self, happened: Happening, size: int) -> None:
+    def ended(self, happened: Happening, used: Used) -> None:
         pass
 
 

@@ -12,6 +12,7 @@ from lictor.bindings.criterion import Happening
 from lictor.bindings.memory import Memories
 from lictor.bindings.model import Binding, Verdict
 from lictor.bindings.schema import load_binding
+from lictor.bindings.used import Used
 
 A, B = "spiffe://e.example/agent/a", "spiffe://e.example/agent/b"
 X, PRIVATE = "urn:e1:tool:x", "urn:e1:ds:private"
@@ -146,11 +147,11 @@ def test_what_was_let_out_makes_the_same_memories_again(steps: list[tuple[float,
         for past, octets in log:
             if past.time >= now - live.horizon:
                 again.took(past)
-                again.ended(past, octets)
+                again.ended(past, Used(octets))
         said = live.judge(happening)
         assert said == again.judge(happening)
         assert said is not None
         if said.allowed:
             live.took(happening)
-            live.ended(happening, size)
+            live.ended(happening, Used(size))
             log.append((happening, size))

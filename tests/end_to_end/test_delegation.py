@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from end_to_end.world import Server
+from end_to_end.world import Server, until
 
 from lictor.certs.evidence_keys import EvidenceKeys, evidence_jwk
+from lictor.cli.init import write_binding
 from lictor.evidence import bet, ect
 
 AGENT_B = "spiffe://test.internal/agent/b"
@@ -115,6 +116,49 @@ def test_ingress_refuses(pair: Any, domain: Any, what: str) -> None:
     assert response.json()["id"] == 7
     assert local.requests == []
     assert [e for e in b.entries() if e.get("reason") == expected[what]]
+
+
+def test_what_a_caller_shows_is_judged_by_the_callees_binding(pair: Any) -> None:
+    """Evidence that is good, of a caller whose own log holds a violation: refused where a pass is asked for."""
+    a, b, local, url = pair
+    asked = {
+        "behavior_id": "bhv-shown",
+        "observable_actions": ["delegation"],
+        "compliance_criteria": {
+            "type": "delegation",
+            "outgoing": {"to": ["urn:test:other"]},
+            "incoming": {
+                "issuers": ["spiffe://test.internal/monitor/*"],
+                "policies": ["urn:test:policy:main"],
+                "result": "pass",
+                "max_age_s": 600,
+                "max_depth": 1,
+            },
+        },
+    }
+    inbound = json.loads((b.path / "bindings" / "inbound.json").read_text())
+    inbound["expected_behaviors"].append(asked)
+    said = len(b.output())
+    write_binding(b.path / "bindings" / "inbound.json", inbound, b.domain)
+    until(lambda: "bindings in force" in b.output()[said:], what="the reload")
+    with client(a) as http:
+        assert http.post(url, json=MESSAGE).status_code == 200
+        relaxed = json.loads((a.path / "bindings" / "main.json").read_text())
+        relaxed["mode"] = "audit"
+        relaxed["expected_behaviors"][0]["compliance_criteria"]["values"] = []
+        said = len(a.output())
+        write_binding(a.path / "bindings" / "main.json", relaxed, a.domain)
+        until(lambda: "bindings in force" in a.output()[said:], what="the reload")
+        response = http.post(url, json=MESSAGE)
+    assert response.status_code == 403
+    problem = response.json()["error"]["data"]
+    assert (problem["reason"], problem["behavior_id"]) == ("result_not_accepted", "bhv-shown")
+    assert len(local.requests) == 1
+    entry = next(e for e in b.entries() if e.get("reason") == "result_not_accepted")
+    assert (entry["agent_id"], entry["decision"]) == (a_id(a), "deny")
+    assert [s["result"] for s in entry["action_parameters"]["evidence"]] == ["fail"]
+    assert entry["action_parameters"]["depth"] == 1
+    assert bet.verify(response.headers.get_list("behavioral-evidence")[-1], keys(b.domain).resolve).issuer == a_id(b)
 
 
 def test_the_agent_card_is_read_and_nothing_beside_it(pair: Any) -> None:

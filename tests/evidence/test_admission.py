@@ -99,6 +99,52 @@ def test_lines_of_other_issuers_are_counted_not_relied_on(ask: Ask, signer: KeyS
 
 
 @pytest.mark.parametrize(
+    ("stated", "depth"),
+    [([0], 1), ([2], 3), ([2, 5], 6), ([2, None], None), ([None], None), (["1"], None), ([True], None), ([-1], None),
+     ([1.5], None), ([10_000], None)],
+)  # fmt: skip
+def test_the_depth_is_that_of_the_deepest_parent(
+    ask: Ask, signer: KeySigner, stated: list[Any], depth: int | None
+) -> None:
+    nodes = [mint(signer, ext=None if one is None else {"depth": one}) for one in stated]
+    draft = ask([node.token for node in nodes], [evidence(signer, nodes[0])])
+    assert (draft.decision, draft.depth) == ("allow", depth)
+
+
+SAFE = {"perf_profile": "urn:safety", "perf_score": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("stated", "scores"),
+    [
+        ([SAFE], {"urn:safety": 0.75}),
+        ([SAFE, {**SAFE, "perf_score": 0}], {"urn:safety": 0.0}),
+        ([SAFE, {}], {}),
+        ([SAFE, {**SAFE, "perf_profile": "urn:other"}], {}),
+        ([{**SAFE, "perf_score": "1"}], {}),
+        ([{**SAFE, "perf_score": True}], {}),
+        ([{**SAFE, "perf_profile": ["urn:safety"]}], {}),
+        ([{**SAFE, "perf_profile": "a b"}], {}),
+        ([{**SAFE, "perf_profile": "\ue000"}], {}),
+        ([{**SAFE, "perf_profile": "x" * 257}], {}),
+        ([{"perf_score": 1}], {}),
+    ],
+)
+def test_the_score_is_the_lowest_of_a_profile_that_all_parents_state(
+    ask: Ask, signer: KeySigner, stated: list[dict[str, Any]], scores: dict[str, float]
+) -> None:
+    nodes = [mint(signer, ext=one) for one in stated]
+    draft = ask([node.token for node in nodes], [evidence(signer, nodes[0])])
+    assert (draft.decision, draft.scores) == ("allow", scores)
+
+
+def test_evidence_is_as_old_as_the_end_of_its_window(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
+    old = evidence(signer, node, bhv_window={"start": NOW - 90, "end": NOW - 80})
+    draft = ask([node.token], [evidence(signer, node), old])
+    assert [one["until"] for one in draft.evidence] == [int(NOW), NOW - 80]
+
+
+@pytest.mark.parametrize(
     ("change", "reason", "detail"),
     [
         pytest.param({"audience": (AGENT_A,)}, "ect_invalid", "not for us", id="aud"),

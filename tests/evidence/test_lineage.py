@@ -135,7 +135,7 @@ def test_several_open_ones_of_a_workflow_are_joined(of: Lineage, mint: Mint) -> 
     nodes = [arrive(of, mint, W1, str(n)) for n in range(3)]
     place = of.place([], None, 1000.0)
     node, _, ext = mint.made[place.node]
-    assert (place.wid, place.how, ext) == (W1, "inferred", None)
+    assert (place.wid, place.how, ext) == (W1, "inferred", {})
     assert node.parents == tuple(n.jti for n in nodes)
     assert of.place([], None, 1000.0) == place
     nodes.append(arrive(of, mint, W1, "3"))
@@ -198,6 +198,37 @@ def test_tokens_of_a_long_strand_do_not_pile_up(of: Lineage, mint: Mint) -> None
     assert len(of._by_token) <= 100
     of.finish(node.jti)
     assert not of._by_token
+
+
+def deep(of: Lineage, mint: Mint, depth: int | None, line: str) -> Minted:
+    node = mint(W1, (new_id(),))
+    of.open(node, [line], None, PEER, mint.now, depth)
+    return node
+
+
+def test_own_work_was_never_handed_on(of: Lineage, mint: Mint) -> None:
+    place = of.place([], None, 1000.0)
+    assert (place.depth, mint.made[place.node][2]) == (0, {"depth": 0})
+    assert mint.made[of.delegate(place, ()).jti][2] == {"depth": 0}
+
+
+def test_the_depth_of_a_delegation_stays_with_its_work(of: Lineage, mint: Mint) -> None:
+    node = deep(of, mint, 2, "a")
+    assert of.place([node.token], None, 1000.0).depth == 2
+    mint.now = 2500.0
+    place = of.place(["a"], None, mint.now)
+    assert (place.depth, mint.made[place.node][2]) == (2, {"depth": 2})
+    assert of.own(mint.now).depth == 0
+
+
+def test_a_join_is_as_deep_as_its_deepest_part(of: Lineage, mint: Mint) -> None:
+    deep(of, mint, 1, "a")
+    deep(of, mint, 3, "b")
+    place = of.place([], None, 1000.0)
+    assert (place.depth, mint.made[place.node][2]) == (3, {"depth": 3})
+    deep(of, mint, None, "c")
+    place = of.place([], None, 1000.0)
+    assert (place.depth, mint.made[place.node][2]) == (None, {})
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from lictor.evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
 from lictor.evidence.ledger import Ledger
 from lictor.evidence.recorder import Recorder
 from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
+from lictor.formats import base64url
 from lictor.formats.keys import KeySigner
 from lictor.proxy import state as module
 from lictor.proxy.policies import policies_for
@@ -164,6 +165,97 @@ async def test_a_delegation_that_comes_in_counts_for_the_peer(monitor: Monitor) 
     await monitor.ledger.close()
     monitor.start(bound(rate(1)))
     assert (await monitor.recorder.accept_delegation(inbound(3))).reason == "rate_exceeded"
+    await monitor.ledger.close()
+
+
+def chain(**asked: Any) -> tuple[Binding, ...]:
+    behavior = {
+        "behavior_id": "chain",
+        "observable_actions": ["delegation"],
+        "compliance_criteria": {"type": "delegation", **asked},
+    }
+    document = {"policy_id": "urn:p", "version": "1.0.0", "evaluation_mode": "continuous"}
+    return (load_binding(json.dumps({**document, "expected_behaviors": [behavior]}).encode(), "test"),)
+
+
+def handed(n: int, depth: int | None = 1, result: str = "pass", **changes: Any) -> InboundDraft:
+    jti, wid = f"00000000-0000-4000-8000-{n:012}", f"10000000-0000-4000-8000-{n:012}"
+    parent = {"jti": jti, "wid": wid, "agent_id": PEER, "issuer": PEER, "iat": 1, "parents": [], "token": f"t{n}"}
+    shown = [{"jti": f"b{n}", "policy": "urn:x", "result": result, "until": 1, "digest": "d"}]
+    given: dict[str, Any] = {"wid": wid, "parents": [parent], "evidence": shown, "depth": depth, **changes}
+    return InboundDraft(A, PEER, TOOL, {"method": "POST"}, "allow", "allowed", **given)
+
+
+async def test_what_a_caller_shows_is_judged_recorded_as_its_action_and_counted(monitor: Monitor) -> None:
+    monitor.start(chain(incoming={"result": "pass", "max_depth": 2}))
+    good = await monitor.recorder.accept_delegation(handed(1))
+    assert (good.decision, good.reason) == ("allow", "allowed")
+    bad = await monitor.recorder.accept_delegation(handed(2, result="partial"))
+    assert (bad.decision, bad.reason, bad.execution_context) == ("deny", "result_not_accepted", ())
+    assert bad.behavior is not None
+    assert bad.behavior["behavior_id"] == "chain"
+    assert "must be pass" in bad.detail
+    assert len(bad.behavioral_evidence) == 1, "the violation is told at once"
+    deep = await monitor.recorder.accept_delegation(handed(3, depth=3))
+    assert deep.reason == "chain_too_deep"
+    entry = monitor.entries()[1]
+    assert (entry["agent_id"], entry["decision"], entry["reason"]) == (PEER, "deny", "result_not_accepted")
+    assert [b["result"] for b in entry["behaviors"]] == ["fail"]
+    parameters = entry["action_parameters"]
+    assert (parameters["callee"], parameters["evidence"][0]["result"], parameters["depth"]) == (A, "partial", 1)
+    assert [row.jti for row in monitor.store.nodes() if row.origin == "received"] == [
+        f"00000000-0000-4000-8000-{1:012}"
+    ]
+    assert (await monitor.recorder.accept_delegation(handed(2))).decision == "allow", "what was refused was not taken"
+    await monitor.ledger.close()
+
+
+async def test_audit_of_what_a_caller_shows_is_recorded_and_lets_in(monitor: Monitor) -> None:
+    (binding,) = chain(incoming={"result": "pass"})
+    monitor.start((dataclasses.replace(binding, mode="audit"),))
+    receipt = await monitor.recorder.accept_delegation(handed(1, result="fail"))
+    assert (receipt.decision, receipt.reason) == ("flag", "audit:result_not_accepted")
+    assert receipt.execution_context
+    assert monitor.entries()[0]["decision"] == "flag"
+    await monitor.ledger.close()
+
+
+async def test_an_incoming_delegation_that_nothing_judged_is_denied(monitor: Monitor) -> None:
+    monitor.start(bound(rate(1), targets=["urn:example:tool:y"]))
+    assert (await monitor.recorder.accept_delegation(handed(1))).reason == "default_deny"
+    behaviors = [said_pass()]
+    assert (await monitor.recorder.accept_delegation(handed(2, behaviors=behaviors))).decision == "allow"
+    await monitor.ledger.close()
+
+
+async def test_the_depth_goes_along_and_is_judged_at_every_step(monitor: Monitor) -> None:
+    """The first delegation of a workflow is 1 deep on both sides; what comes in deeper may go on only so deep."""
+    monitor.start(chain(outgoing={"max_depth": 2, "to": [TOOL, "spiffe://e.example/agent/b"]}))
+    out = draft(type_="delegation", audience=["spiffe://e.example/agent/b"])
+    first = await monitor.recorder.record_action(out)
+    assert first.decision == "allow"
+    assert monitor.entries()[-1]["action_parameters"] == {
+        "method": "POST",
+        "to": ["spiffe://e.example/agent/b"],
+        "depth": 1,
+    }
+    claims = json.loads(base64url.decode(first.execution_context[0].split(".")[1]))
+    assert claims["ext"]["depth"] == 0
+
+    inbound = await monitor.recorder.accept_delegation(handed(1, depth=1))
+    line = (inbound.execution_context[0],)
+    claims = json.loads(base64url.decode(line[0].split(".")[1]))
+    assert claims["ext"]["depth"] == 1
+    second = await monitor.recorder.record_action(dataclasses.replace(out, execution_context=line))
+    assert (second.decision, monitor.entries()[-1]["action_parameters"]["depth"]) == ("allow", 2)
+    inbound = await monitor.recorder.accept_delegation(handed(2, depth=2))
+    third = await monitor.recorder.record_action(dataclasses.replace(out, execution_context=inbound.execution_context))
+    assert (third.decision, third.reason) == ("deny", "chain_too_deep")
+    inbound = await monitor.recorder.accept_delegation(handed(3, depth=None))
+    fourth = await monitor.recorder.record_action(dataclasses.replace(out, execution_context=inbound.execution_context))
+    assert (fourth.decision, fourth.reason) == ("deny", "depth_unknown")
+    elsewhere = await monitor.recorder.record_action(dataclasses.replace(out, action_target="urn:o", audience=()))
+    assert elsewhere.reason == "delegate_not_allowed"
     await monitor.ledger.close()
 
 

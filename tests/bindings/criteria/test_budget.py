@@ -8,6 +8,7 @@ import pytest
 from lictor.bindings.criteria import compile_criteria
 from lictor.bindings.criterion import Happening, Memory, Stateless
 from lictor.bindings.schema import load_binding
+from lictor.bindings.used import Tokens, Used, used_of
 from lictor.formats.canonical import canonical
 from lictor.formats.errors import UsageError
 
@@ -28,7 +29,7 @@ def do(on: Memory, happening: Happening, size: int = 0) -> str:
     outcome = on.judge(happening)
     if outcome.ok:
         on.took(happening)
-        on.ended(happening, size)
+        on.ended(happening, Used(size))
     return outcome.reason
 
 
@@ -58,7 +59,7 @@ def test_octets_of_what_ended_count() -> None:
 def test_octets_count_for_the_window_in_which_the_exchange_ended() -> None:
     budget = memory(per="hour", bytes=10)
     budget.took(at("2026-03-01T09:59:59"))
-    budget.ended(at("2026-03-01T10:00:01"), 10)
+    budget.ended(at("2026-03-01T10:00:01"), Used(4, 6))
     assert do(budget, at("2026-03-01T10:00:02")) == "budget_exhausted"
 
 
@@ -83,7 +84,85 @@ def test_how_far_back_the_log_matters() -> None:
     ] == [3600.0, 86400.0, 31 * 86400.0, None]
 
 
-@pytest.mark.parametrize("criteria", [{"per": "day"}, {"per": "week", "calls": 1}, {"per": "day", "calls": 0}])
+STATED = {"model": "m", "input_tokens": 1, "output_tokens": 2}
+PRICES = {"large-*": {"input": 10, "output": 40.5}, "large-2-mini": {"input": 0.1, "output": 0.4}}
+
+
+def infer(on: Memory, used: Used) -> str:
+    now = at("2026-03-01T12:00:00")
+    outcome = on.judge(now)
+    if outcome.ok:
+        on.took(now)
+        on.ended(now, used)
+    return outcome.reason
+
+
+def test_tokens_of_both_directions_count() -> None:
+    budget = memory(per="day", tokens=1000)
+    assert infer(budget, Used(9, 9, Tokens("m", 600, 399))) == ""
+    assert infer(budget, Used(9, 9, Tokens("m", 1, 0))) == ""
+    assert infer(budget, Used()) == "budget_exhausted"
+
+
+@pytest.mark.parametrize(
+    ("what", "used", "cost"),
+    [
+        ("exact name before prefix", Used(tokens=Tokens("large-2-mini", 1_000_000, 1_000_000)), 0.5),
+        ("prefix", Used(tokens=Tokens("large-9", 100_000, 100_000)), 5.05),
+        ("unknown model costs the highest", Used(tokens=Tokens("other", 100_000, 100_000)), 5.05),
+        ("unstated: an octet is a token of the highest price", Used(100_000, 100_000), 5.05),
+        ("unstated and failed costs nothing", Used(100_000, 100_000, failed=True), 0),
+        ("stated though failed", Used(1, 1, Tokens("large-9", 100_000, 0), failed=True), 1),
+    ],
+)
+def test_what_it_costs(what: str, used: Used, cost: float) -> None:
+    for limit, after in ((cost, "budget_exhausted"), (cost + 0.000001, "")):
+        if limit:
+            budget = memory(per="day", cost=limit, prices=PRICES)
+            assert infer(budget, used) == ""
+            assert infer(budget, Used()) == after
+
+
+def test_money_is_counted_without_rounding() -> None:
+    budget = memory(per="month", cost=0.3, prices={"m": {"input": 0.1, "output": 0}})
+    for _ in range(3):
+        assert infer(budget, Used(tokens=Tokens("m", 1_000_000, 0))) == ""
+    assert infer(budget, Used()) == "budget_exhausted"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "used"),
+    [
+        ({}, Used(failed=True)),
+        ({"status": 200, "request_bytes": 3, "response_bytes": 4}, Used(3, 4)),
+        ({"status": 404, "request_bytes": 3}, Used(3, failed=True)),
+        ({"status": 0, "usage": STATED}, Used(0, 0, Tokens("m", 1, 2), True)),
+        ({"status": 200, "usage": {**STATED, "input_tokens": -1}}, Used()),
+        ({"status": 200, "usage": {**STATED, "input_tokens": True}}, Used()),
+        ({"status": 200, "usage": {**STATED, "model": 5}}, Used()),
+        ({"status": 200, "usage": [1]}, Used()),
+        ({"status": "200", "request_bytes": 1 << 60, "response_bytes": 1.5}, Used(failed=True)),
+    ],
+)
+def test_what_an_outcome_says_was_used(outcome: dict[str, Any], used: Used) -> None:
+    assert used_of(outcome) == used
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        {"per": "day"},
+        {"per": "week", "calls": 1},
+        {"per": "day", "calls": 0},
+        {"per": "day", "cost": 5},
+        {"per": "day", "calls": 5, "prices": PRICES},
+        {"per": "day", "prices": PRICES},
+        {"per": "day", "cost": 5, "prices": {}},
+        {"per": "day", "cost": 5, "prices": {"m": {"input": 1}}},
+        {"per": "day", "cost": 0, "prices": PRICES},
+        {"per": "day", "tokens": 1.5},
+    ],
+)
 def test_wrong_criteria_are_refused(criteria: dict[str, Any]) -> None:
     behavior = {
         "behavior_id": "b",
