@@ -28,6 +28,7 @@ _NOT_POLICY = {
 _BAD_REQUEST = frozenset(
     (
         "ambiguous_member",
+        "ambiguous_operation",
         "ambiguous_path",
         "ambiguous_query",
         "bad_batch",
@@ -40,6 +41,7 @@ _BAD_REQUEST = frozenset(
         "invalid_request",
         "method_not_supported",
         "name_mismatch",
+        "not_graphql",
         "not_json_rpc",
         "unparsable_body",
         "unreadable_request",

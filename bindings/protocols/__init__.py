@@ -8,6 +8,7 @@ from ..facts import Classified, RequestFacts
 from ..target import Kind, Target
 from .a2a import A2a
 from .anthropic import ANTHROPIC
+from .graphql import GraphQl
 from .http import Http
 from .mcp import Mcp
 from .openai import OPENAI
@@ -32,4 +33,5 @@ PROTOCOLS: dict[str, Classifier] = {
     "a2a": A2a(),
     "openai": OPENAI,
     "anthropic": ANTHROPIC,
+    "graphql": GraphQl(),
 }
