@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from ..formats import strict_json
@@ -36,8 +37,13 @@ def read_object(facts: RequestFacts) -> dict[str, Any]:
     return value
 
 
+@cache
+def _folded(known: frozenset[str]) -> frozenset[str]:
+    return frozenset(name.casefold() for name in known)
+
+
 def check_spelling(members: dict[str, Any], known: frozenset[str]) -> None:
     """Some parsers (Go's) take `Method` for `method`, so a known name in another case means two things."""
     for name in members:
-        if name not in known and name.casefold() in known:
+        if name not in known and name.casefold() in _folded(known):
             raise Unclassifiable("ambiguous_member", f"the member {name!r} differs from a known one only in case")
