@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mitmproxy import http
 
 from ..bindings.catalog import Catalog
@@ -49,10 +51,8 @@ def as_action(exchange: Exchange, action: Classified) -> Action:
 def draft(
     request: http.Request, exchange: Exchange, action: Classified, decision: Decision, kept: Kept = NOTHING
 ) -> ActionDraft:
-    """The entry to be, with digests in place of content; what is to be kept of that goes beside it."""
+    """The entry to be of a request, with digests in place of content; what is to be kept of that goes beside it."""
     parameters = dict(action.parameters)
-    if kept.omitted:
-        parameters["kept_omitted"] = kept.omitted
     if exchange.query:
         tally = Tally(exchange.salt)
         tally.update(exchange.query.encode("utf-8", "surrogateescape"))
@@ -60,6 +60,14 @@ def draft(
     if exchange.request_tally is not None:
         parameters["request_bytes"] = exchange.request_tally.size
         parameters["request_digest"] = exchange.request_tally.digest()
+    return entry_to_be(request, exchange, replace(action, parameters=parameters), decision, kept)
+
+
+def entry_to_be(
+    request: http.Request, exchange: Exchange, action: Classified, decision: Decision, kept: Kept = NOTHING
+) -> ActionDraft:
+    """The entry to be of what is done by a request, or through what it has opened."""
+    parameters = {**action.parameters, "kept_omitted": kept.omitted} if kept.omitted else action.parameters
     target = action.catalog_target
     # A request is refused for lines that are not ASCII; the entry that says so does without them.
     context = [line for line in request.headers.get_all("execution-context") if line.isascii()]

@@ -16,6 +16,7 @@ from ..bindings.facts import Classified
 from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft, Receipt, Tokens
 from ..formats import base64url
 from ..formats.errors import LictorError
+from .upgrade import Upgrade
 
 _KEY = "lictor"
 
@@ -104,6 +105,8 @@ class Exchange:
     salt: bytes | None = None
     request_tally: Tally | None = None
     response_tally: Tally | None = None
+    upgrade: Upgrade | None = None
+    """The WebSocket that was asked for."""
     outcome_sent: bool = False
     ended_by: str | None = None
     """Why the monitor itself ended it, for the outcome."""

@@ -35,6 +35,7 @@ from .guard import NameRefused, check_head
 from .identify import Identify
 from .open_exchanges import OpenExchanges
 from .settling import permit, refusal, refuse, unrecorded
+from .upgrade import read_upgrade
 
 log = logging.getLogger(__name__)
 Hooked = Awaitable[None] | None
@@ -90,11 +91,14 @@ class Ingress:
             check_head(flow.request)
             parse_authority(flow.request.headers.get("host", ""), 443)
             exchange.path, exchange.query = parse_origin_form(flow.request.path)
-            if "upgrade" in flow.request.headers:
-                raise NameRefused("upgrade_refused", "a connection to an agent is not upgraded")
+            exchange.upgrade = read_upgrade(flow.request)
+            if exchange.upgrade is None and "upgrade" in flow.request.headers:
+                raise NameRefused("upgrade_refused", "a connection to an agent is upgraded to WebSocket only")
         except (NameRefused, FormatError) as e:
             return self._refuse(flow, exchange, getattr(e, "reason", "doubtful_name"), str(e))
         drop_hop_by_hop(flow.request.headers)
+        if exchange.upgrade is not None:
+            exchange.upgrade.offer(flow.request.headers)
         if not needs_body(self._catalog.targets[0], flow.request.method, self._reads(exchange)):
             return self._judge(flow, exchange, None)
         length = flow.request.headers.get("content-length", "")
@@ -145,6 +149,8 @@ class Ingress:
         if len(actions) > 1:
             return self._refuse(flow, exchange, "batch_not_supported", "A2A has no batches")
         action = actions[0]
+        if exchange.upgrade is not None and action.type != ActionType.HTTP_REQUEST:
+            return self._refuse(flow, exchange, "upgrade_refused", "work is not handed on over WebSocket")
         if action.type == ActionType.HTTP_REQUEST:
             # Callers reach the agent under different names, so what is judged is the agent's own.
             action = replace(action, target=f"{self._ingress.urn}#{exchange.path}")

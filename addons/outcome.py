@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from mitmproxy import http
 
@@ -44,7 +45,7 @@ class Outcome:
 
     def response(self, flow: http.HTTPFlow) -> None:
         exchange = exchange_of(flow)
-        if exchange is None or exchange.permit is None or flow.response is None:
+        if exchange is None or exchange.permit is None or flow.response is None or flow.websocket is not None:
             return
         if not flow.response.stream and exchange.response_tally is not None:
             exchange.response_tally.update(flow.response.raw_content or b"")
@@ -57,8 +58,16 @@ class Outcome:
         status = flow.response.status_code if flow.response is not None else 0
         self.send(exchange, status, complete=False, error=str(flow.error)[:200])
 
-    def send(self, exchange: Exchange, status: int, *, complete: bool, error: str | None) -> None:
-        """Record the outcome, once. If the monitor ended the exchange, that is what the error says."""
+    def send(
+        self,
+        exchange: Exchange,
+        status: int,
+        *,
+        complete: bool,
+        error: str | None,
+        more: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record the outcome, once, with `more`. If the monitor ended the exchange, that is what the error says."""
         if exchange.outcome_sent:
             return
         exchange.outcome_sent = True
@@ -77,6 +86,8 @@ class Outcome:
                 outcome[f"{side}_digest"] = tally.digest()
         if exchange.usage is not None:
             outcome |= exchange.usage.stated(complete)
+        if more is not None:
+            outcome |= more
         if error is not None:
             outcome["error"] = error
         for receipt in exchange.receipts:

@@ -106,7 +106,7 @@ def _check_passthrough(target: Target) -> None:
     if target.protocol != "http" or given:
         found = ", ".join(given) or f"protocol {target.protocol!r}"
         raise UsageError(
-            f"the target {target.urn} has passthrough, and {found}: that is for what the monitor looks into; leave it out"
+            f"the target {target.urn} has passthrough and {found}: leave out what is for looking into tunnels"
         )
     for text in target.match:
         scheme, _, rest = text.partition("://")

@@ -19,7 +19,7 @@ from .keep import NOTHING, Keep, Kept, keep
 from .model import Action, ActionType, Behavior, BehaviorResult, Binding, Decision, Verdict
 from .patterns import AllowSet
 from .subjects import applies_to
-from .target import ACTION_TYPES, Target
+from .target import Target
 
 AUDIT = "audit:"
 """What the reason begins with when a binding that only watches let a violation pass."""
@@ -136,6 +136,11 @@ class Policy:
                 found = _most((found, *(r.reads for r in rules.rules if _about(r, target, url))))
         return found
 
+    def reads_of(self, agent_id: str, type_: ActionType) -> bool:
+        """Does any behavior for this agent look at what an action of this type carries, or keep of it?"""
+        rules = self._rules(agent_id).get(type_)
+        return rules is not None and (rules.keeps or rules.reads != "target")
+
     def judge_authority(self, agent_id: str, host: str, port: int) -> Decision | None:
         """Can the host alone decide (at CONNECT)? None: no, some action there may be allowed. Else the denial.
 
@@ -144,9 +149,10 @@ class Policy:
         if agent_id in self.quarantined:
             return IN_QUARANTINE
         by_type = self._rules(agent_id)
-        targets: dict[ActionType, list[Target]] = {ActionType.HTTP_REQUEST: []}
+        passthrough = self.catalog.passthrough(host, port) is not None
+        targets: dict[ActionType, list[Target]] = {} if passthrough else {ActionType.HTTP_REQUEST: []}
         for target in self.catalog.at(host, port):
-            targets.setdefault(ACTION_TYPES[target.kind], []).append(target)
+            targets.setdefault(target.action_type, []).append(target)
         refused: list[_Rule] = []
         for type_, there in targets.items():
             rules = by_type.get(type_)
@@ -248,7 +254,7 @@ def _types(target: Target | None) -> tuple[ActionType, ...]:
     """What a request to a target of the catalog may be."""
     if target is None:
         return (ActionType.HTTP_REQUEST,)
-    own = ACTION_TYPES[target.kind]
+    own = target.action_type
     return (own, ActionType.HTTP_REQUEST) if target.protocol == "a2a" else (own,)
 
 

@@ -23,7 +23,7 @@ from mitmproxy.addons import core, disable_h2c, proxyserver
 from mitmproxy.proxy import context, layer, layers, mode_specs
 
 from ..formats.errors import UsageError
-from . import patches
+from . import patches, websocket_layer
 from .connection_driver import ConnectionDriver
 from .hook_dispatch import Dispatcher
 from .peer import Peer
@@ -49,7 +49,7 @@ REQUIRED_OPTIONS: dict[str, Any] = {
     "tcp_hosts": [],
     "udp_hosts": [],
     "validate_inbound_headers": True,
-    "websocket": False,
+    "websocket": True,  # its layer is replaced by ours (`websocket_layer`)
 }
 
 
@@ -68,13 +68,15 @@ class Listener:
 class EngineOptions:
     """`confdir` holds the interception CA as mitmproxy-ca.pem. `upstream_ca`: PEM file in place of the system's roots.
 
-    `upstream` names CA and client certificate per (host, port). `body_limit` is in bytes, `idle_timeout` in seconds.
+    `upstream` names CA and client certificate per (host, port). `body_limit` and `websocket_message_bytes` (the largest
+    message) are in bytes, `idle_timeout` in seconds.
     """
 
     confdir: Path
     upstream_ca: Path | None = None
     upstream: UpstreamLookup = lambda host, port: None
     body_limit: int | None = None
+    websocket_message_bytes: int = 4 * 1024 * 1024
     idle_timeout: float = 600.0
     keep_host_header: bool = True
 
@@ -104,6 +106,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         patches.apply()
+        websocket_layer.install(self._options.websocket_message_bytes)
         self._master = self._make_master()
         self.dispatcher = Dispatcher(self._master.addons.chain, self.cut)
         servers = self._servers

@@ -31,6 +31,7 @@ TIDYING = frozenset(
         "error",
         "tls_failed_client",
         "tls_failed_server",
+        "tunnel_ended",
         "websocket_end",
     }
 )

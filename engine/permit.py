@@ -24,29 +24,32 @@ from mitmproxy.proxy.layers.http import _events as events
 from mitmproxy.proxy.layers.http import _hooks as hooks
 
 from . import relied_on
+from .answer_gate import GatedStream
 from .problem import Problem, set_problem
 from .request_reader import problem_with
 
 CommandGenerator = Generator[commands.Command, Any, bool]
 
 
-def install(permitted: Callable[[http.HTTPFlow], bool], judged_body_bytes: int) -> None:
+def install(may_leave: Callable[[http.HTTPFlow], bool], judged_body_bytes: int) -> None:
     """Replace mitmproxy's HttpStream in this process. Raises UsageError for a mitmproxy that it does not fit."""
     relied_on.check()
 
-    class PermitStream(_PermitStream):
-        _permitted = staticmethod(permitted)
-        _judged_body_bytes = judged_body_bytes
+    class Installed(PermitStream):
+        permitted = staticmethod(may_leave)
+        _judged_body_bytes = answer_bytes = judged_body_bytes
 
-    layer.HttpStream = PermitStream  # type: ignore[misc]
+    layer.HttpStream = Installed  # type: ignore[misc]
 
 
-class _PermitStream(layer.HttpStream):
-    _permitted: Callable[[http.HTTPFlow], bool]
+class PermitStream(GatedStream):
+    """A stream that reaches a server only with a permit for its request."""
+
+    permitted: Callable[[http.HTTPFlow], bool]
     _judged_body_bytes: int
 
     def make_server_connection(self) -> CommandGenerator:
-        if not self._permitted(self.flow):
+        if not self.permitted(self.flow):
             error = events.ResponseProtocolError(
                 self.stream_id, "lictor: the request holds no permit", events.ErrorCode.CONNECT_FAILED
             )
@@ -91,7 +94,9 @@ class _PermitStream(layer.HttpStream):
         return True
 
     def check_body_size(self, request: bool) -> CommandGenerator:
-        if not request or len(self.request_body_buf) <= self._judged_body_bytes:
+        if not request:
+            return (yield from super().check_body_size(request))
+        if len(self.request_body_buf) <= self._judged_body_bytes:
             return False
         text = f"the request body exceeds {self._judged_body_bytes} bytes and must be read to be judged"
         self.request_body_buf.clear()

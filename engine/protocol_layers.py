@@ -1,5 +1,6 @@
 """Which protocol comes next on a connection: HTTP/1.1, or TLS with HTTP/1.1 in it. There is no third answer.
 
+Only a tunnel that the addons let through uninterrupted (`tunnel_layer`) holds what it holds, once it has begun as TLS.
 mitmproxy's own addon guesses from the bytes, the port and lists of hosts, and can answer with raw TCP, DNS or QUIC.
 What is not HTTP here is given to the HTTP parser, which refuses it.
 """
@@ -11,6 +12,9 @@ from mitmproxy.proxy import layer, layers
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.http._http1 import Http1Server
+
+from .permit import PermitStream
+from .tunnel_layer import TunnelLayer, is_let_through
 
 HTTP1_TUNNEL_STREAM = 1
 TLS_HANDSHAKE = 0x16
@@ -32,6 +36,10 @@ class ProtocolLayers:
             self._in_tunnel(asked)
 
     def _in_tunnel(self, asked: layer.NextLayer) -> None:
+        connect = asked.context.layers[-1]
+        if isinstance(connect, PermitStream) and is_let_through(connect.flow):
+            asked.layer = TunnelLayer(asked.context, connect.flow, connect.permitted)
+            return
         first: bytes = asked.data_client()
         if first[:1] == bytes([TLS_HANDSHAKE]):
             if len(first) < 3:

@@ -1,6 +1,7 @@
 """Functions of mitmproxy that our subclasses of its HTTP layers replace or rely on, and what they looked like then.
 
-The subclasses (permit, request_reader, response_reader) hold only while mitmproxy does around them what it did then.
+The subclasses (permit, request_reader, response_reader) and the layers of WebSockets and tunnels hold only while
+mitmproxy does around them what it did then.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from mitmproxy import version
 from mitmproxy.proxy.layers import http as layer
+from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.http import _http1
 
 from ..formats.errors import UsageError
@@ -28,6 +30,15 @@ RELIED_ON: tuple[tuple[Callable[..., Any], str], ...] = (
     (layer.HttpStream.check_body_size, "236ca0a7b9fd4f69"),
     (layer.HttpStream.handle_protocol_error, "59fc3b2eeeabf63a"),
     (layer.HttpStream.handle_connect, "58ac37c8d346a2bf"),
+    (layer.HttpStream.handle_connect_regular, "ae920a52067801dc"),
+    (layer.HttpStream.handle_connect_finish, "eb3a0054cb5b716e"),
+    (layer.HttpStream.send_response, "d581bc106152e369"),
+    (layer.HttpStream.flow_done, "ad9969744785c572"),
+    (layer.HttpStream.passthrough, "a6df32aba1ae251a"),
+    (_http1.Http1Connection.make_pipe, "a3af8fb481541632"),
+    (_http1.Http1Connection.passthrough, "aa59bc78ffbdcf54"),
+    (_http1.should_make_pipe, "a6c0dc00208d5e49"),
+    (tls.parse_client_hello, "537b0089913d85d9"),
     (_http1.Http1Server.read_headers, "3fe0945216bcf7bc"),
     (_http1.Http1Server.send, "cc218a1337c0f5cf"),
     (_http1.Http1Client.read_headers, "415454c5fa8b5981"),
