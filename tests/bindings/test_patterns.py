@@ -1,7 +1,7 @@
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lictor.bindings.patterns import AllowSet, PrefixSet, UrlMap, UrlPattern
@@ -266,3 +266,88 @@ def test_the_cost_does_not_grow_with_the_list() -> None:
         return count
 
     assert steps(large) < 2 * steps(small)
+
+
+# A model that looks at one pattern after the other, and at one host, segment and character after the other.
+
+
+def _split(url: str) -> tuple[str, str, int, list[str]]:
+    scheme, _, rest = url.partition("://")
+    authority, _, path = rest.partition("/")
+    host, _, port = authority.partition(":")
+    return scheme, host, int(port or {"https": 443, "http": 80}[scheme]), path.split("/")
+
+
+def _model_urn(pattern: str, target: str) -> bool:
+    return target.startswith(pattern[:-1]) if pattern.endswith("*") else target == pattern
+
+
+def _model_segment(glob: str, segment: str) -> bool:
+    if "*" not in glob:
+        return glob == segment
+    stands_for = [segment[i:j] for i in range(len(segment) + 1) for j in range(i, len(segment) + 1)]
+    fits = any(glob.replace("*", text) == segment for text in stands_for)
+    return fits and segment != "" and "%2F" not in segment
+
+
+def _model_path(pattern: list[str], path: list[str]) -> bool:
+    if pattern == ["**"]:
+        return len(path) > 0
+    if not pattern or not path:
+        return pattern == path
+    return _model_segment(pattern[0], path[0]) and _model_path(pattern[1:], path[1:])
+
+
+def _model_matches(pattern: str, target: str) -> bool:
+    if pattern.startswith("urn:") or target.startswith("urn:"):
+        return pattern.startswith("urn:") and target.startswith("urn:") and _model_urn(pattern, target)
+    (scheme, host, port, path), (to_scheme, to_host, to_port, to_path) = _split(pattern), _split(target)
+    same_host = to_host.endswith(host[1:]) if host.startswith("*.") else host == to_host
+    return (scheme, port) == (to_scheme, to_port) and same_host and _model_path(path, to_path)
+
+
+_URN_TEXT = st.text(st.sampled_from("ab:/"), max_size=3)
+_URNS = st.builds("urn:e1:a{}{}{}".format, _URN_TEXT, st.sampled_from(["", "#"]), _URN_TEXT)
+_PLACES = st.sampled_from(["https://h.example", "http://h.example", "https://h.example:444", "https://a.h.example"])
+_BELOW = st.sampled_from(
+    ["https://*.h.example", "https://*.b.h.example", "http://*.h.example", "https://*.h.example:444"]
+)
+_TO = st.sampled_from(["https://a.b.h.example", "https://xh.example", "https://b.h.example:444"])
+_SEGMENTS = st.sampled_from(["a", "b", "ab", "aab", "a%2Fb", "aa"])
+_GLOBS = st.sampled_from(["a", "b", "*", "a*", "*b", "a*b", "a*a", "ab"])
+_END = st.sampled_from(["", "/**", "/", "/*"])
+_PATTERNS = st.one_of(
+    _URNS.flatmap(lambda urn: st.sampled_from([urn, urn + "*"])),
+    st.builds(
+        lambda place, path, end: f"{place}/{'/'.join(path)}{end if path else end[1:]}",
+        _PLACES | _BELOW,
+        st.lists(_GLOBS, max_size=3),
+        _END,
+    ),
+)
+_TARGETS = _URNS | st.builds(
+    lambda place, path, end: f"{place}/{'/'.join(path)}{end if path else ''}",
+    _PLACES | _TO,
+    st.lists(_SEGMENTS, max_size=4),
+    st.sampled_from(["", "/"]),
+)
+
+
+@st.composite
+def _near(draw: st.DrawFn, patterns: list[str]) -> str:
+    """A target that one of the patterns may match: with something for each `*`, or in the place of its segment."""
+    pattern = draw(st.sampled_from(patterns)).replace("/**", draw(st.sampled_from(["/", "/a", "/a/b"])))
+    scheme, mark, rest = pattern.replace("*.", draw(st.sampled_from(["a.", "a.b.", "x"]))).partition("://")
+    parts = [
+        draw(_SEGMENTS | st.just("")) if "*" in part and draw(st.booleans()) else part.replace("*", draw(_SEGMENTS))
+        for part in rest.split("/")
+    ]
+    return scheme.replace("*", "b") + mark + "/".join(parts)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.lists(_PATTERNS, min_size=1, max_size=8))
+def test_a_set_matches_what_one_of_its_patterns_matches(data: st.DataObject, patterns: list[str]) -> None:
+    allowed = AllowSet(patterns)
+    for target in data.draw(st.lists(_TARGETS | _near(patterns), min_size=1, max_size=4)):
+        assert allowed.matches(target) == any(_model_matches(pattern, target) for pattern in patterns), target

@@ -1,4 +1,10 @@
+import json
+import math
+from typing import Any
+
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from lictor.formats import strict_json
 from lictor.formats.errors import FormatError
@@ -62,3 +68,78 @@ def test_an_object_is_asked_for() -> None:
     assert strict_json.loads_object(b'{"a":[1,2.5,null,true]}') == {"a": [1, 2.5, None, True]}
     with pytest.raises(FormatError, match="not an object but list"):
         strict_json.loads_object(b"[]")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(VALUES, st.booleans())
+def test_whatever_has_a_json_text_is_read_as_it_was(value: Any, ascii_only: bool) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    assert strict_json.loads(text) == value
+    assert strict_json.loads(text.encode()) == value
+
+
+NESTED = st.integers(62, 66).map(lambda depth: "[" * depth + "]" * depth)
+STRINGS = ['"a"', '"\\u0061"', '"\\ud800"', '"\\ud83d\\ude02"']
+WORDS = ["1.5e3", "1e400", "01", "-0", "null", "NaN", "-Infinity", "/**/"]
+FRAGMENTS = st.sampled_from([*STRINGS, *WORDS, *':,{}[]1 "\\é\ufeff\x01'])
+MEMBERS = st.lists(st.tuples(st.sampled_from(['"a"', '"b"', '"\\u0061"']), FRAGMENTS), max_size=3)
+TEXTS = st.one_of(
+    st.lists(FRAGMENTS, max_size=8).map("".join),
+    MEMBERS.map(lambda pairs: "{" + ",".join(f"{name}:{value}" for name, value in pairs) + "}"),
+    NESTED,
+)
+
+
+class _Doubt(Exception):
+    """What the standard reader takes and this one must not."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> Any:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise _Doubt
+    return dict(pairs)
+
+
+def _no_number(text: str) -> Any:
+    raise _Doubt
+
+
+def _finite(text: str) -> float:
+    if math.isinf(float(text)):
+        raise _Doubt
+    return float(text)
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
+
+
+def _model(text: str) -> Any:
+    """The standard library's reading; raises for what it does not read, and _Doubt for what is in doubt."""
+    value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_number, parse_float=_finite)
+    if _depth(value) > strict_json.MAX_DEPTH:
+        raise _Doubt
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS)
+@example('{"a":{"b":1,"b":1}}')
+def test_it_reads_what_the_standard_reads_and_is_not_in_doubt(text: str) -> None:
+    try:
+        expected = _model(text)
+    except (ValueError, _Doubt):
+        with pytest.raises(FormatError):
+            strict_json.loads(text)
+        return
+    assert strict_json.loads(text) == expected
