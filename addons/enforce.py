@@ -31,6 +31,7 @@ from .exchange import Control, Exchange, Tally, attach, exchange_of
 from .guard import Guard, NameRefused, check_head, same_name
 from .identify import Identify
 from .open_exchanges import OpenExchanges
+from .places import Places, unreachable
 from .settling import MEMBER_DENIED, permit, refusal, refuse, unrecorded, whole_or_nothing
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Enforce:
         guard: Guard,
         control: Control,
         open_exchanges: OpenExchanges,
+        places: Places,
     ) -> None:
         self._settings = settings
         self._policy = policy
@@ -64,6 +66,7 @@ class Enforce:
         self._guard = guard
         self._control = control
         self._open = open_exchanges
+        self._places = places
 
     def http_connect(self, flow: http.HTTPFlow) -> Hooked:
         agent = self._agent(flow)
@@ -76,13 +79,31 @@ class Enforce:
             authority = parse_authority(flow.request.authority, None)
         except (NameRefused, FormatError) as e:
             return self._refuse_name(flow, self._exchange(flow, agent, self._nearest(flow), "/"), e)
-        exchange = self._exchange(flow, agent, ("https", *authority), "/")
-        decision = self._policy().judge_authority(agent, *authority)
-        if decision is None:
-            self._guard.open_tunnel(flow.client_conn, authority)
-            return None
+        return self._judge_connect(flow, self._exchange(flow, agent, ("https", *authority), "/"))
+
+    def _judge_connect(self, flow: http.HTTPFlow, exchange: Exchange) -> Hooked:
+        authority = exchange.host, exchange.port
+        decision = self._policy().judge_authority(exchange.agent_id, *authority)
         action = authority_action(self._policy().catalog, *authority)
-        return self._record(flow, exchange, [(action, decision)])
+        if decision is not None:
+            return self._record(flow, exchange, [(action, decision)])
+        if not self._places.known(flow.client_conn, authority):
+            return self._find(flow, exchange, [action], partial(self._judge_connect, flow, exchange))
+        self._guard.open_tunnel(flow.client_conn, authority)
+        return None
+
+    async def _find(
+        self, flow: http.HTTPFlow, exchange: Exchange, actions: Sequence[Classified], again: Callable[[], Hooked]
+    ) -> None:
+        """Resolve a name that the policy lets through. Then judge again, since the policy may be another by now."""
+        try:
+            await self._places.find(flow.client_conn, exchange.agent_id, (exchange.host, exchange.port))
+        except NameRefused as e:
+            hooked: Hooked = self._record(flow, exchange, unreachable(actions, e))
+        else:
+            hooked = again()
+        if hooked is not None:
+            await hooked
 
     def requestheaders(self, flow: http.HTTPFlow) -> Hooked:
         if isinstance(flow.client_conn.proxy_mode, ReverseMode):
@@ -179,11 +200,13 @@ class Enforce:
         exchange.classified = actions
         if exchange.delegated:
             exchange.salt = None
-        judged = [(a, policy.judge(as_action(exchange, a))) for a in actions]
+        judged = whole_or_nothing([(a, policy.judge(as_action(exchange, a))) for a in actions])
         if body is not None:
             exchange.request_tally = Tally(exchange.salt)
             exchange.request_tally.update(body)
-        return self._record(flow, exchange, whole_or_nothing(judged))
+        if judged[0][1].allowed and not self._places.known(flow.client_conn, (exchange.host, exchange.port)):
+            return self._find(flow, exchange, actions, partial(self._judge, flow, exchange, body))
+        return self._record(flow, exchange, judged)
 
     def _record(
         self, flow: http.HTTPFlow, exchange: Exchange, judged: Sequence[tuple[Classified, Decision]]

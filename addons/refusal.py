@@ -24,6 +24,8 @@ _NOT_POLICY = {
     "overloaded": (HTTPStatus.SERVICE_UNAVAILABLE, "proxy_internal_error"),
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "http_request_error"),
     "head_too_large": (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "http_request_error"),
+    "address_refused": (HTTPStatus.FORBIDDEN, "destination_ip_prohibited"),
+    "name_not_resolved": (HTTPStatus.BAD_GATEWAY, "dns_error"),
 }
 _BAD_REQUEST = frozenset(
     (

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, cast
 
-from mitmproxy.connection import Client, Connection, ConnectionState
+from mitmproxy.connection import Client, Connection, ConnectionState, Server
 from mitmproxy.proxy import commands, events, layer, server_hooks
 from mitmproxy.utils import human
 
+from .dialling import addresses_of, dial
 from .hook_dispatch import Dispatcher, Pending, hook_data
 from .peer import Peer
 from .protocol_layers import established_tunnel
@@ -310,24 +311,24 @@ class ConnectionDriver:
         server = data.server
         if self.cut_off or self._ended:
             server.error = server.error or "client disconnected"
-        elif server.error is None and server.address and self._owner.is_own_address(*server.address[:2]):
+        elif server.error is None and self._is_ours(server):
             server.error = "the destination is this monitor itself"
         if server.error:
             self._not_opened(command, peer, data, f"Connection killed: {server.error}")
         else:
             peer.task = self._loop.create_task(self._dial(command, peer, data))
 
+    def _is_ours(self, server: Server) -> bool:
+        addresses, port = addresses_of(server), server.address[1] if server.address else 0
+        return any(self._owner.is_own_address(address, port) for address in addresses)
+
     async def _dial(
         self, command: commands.OpenConnection, peer: Peer, data: server_hooks.ServerConnectionHookData
     ) -> None:
         server = data.server
-        assert server.address
         server.timestamp_start = time.time()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._loop.create_connection(
-                    lambda: peer, server.address[0], server.address[1], local_addr=server.sockname
-                )
+            await dial(server, lambda: peer)
         except (OSError, asyncio.CancelledError) as error:
             if peer.transport is not None:
                 peer.transport.abort()

@@ -25,6 +25,7 @@ from ..addons.identify import Identify
 from ..addons.ingress import Ingress, IngressSettings
 from ..addons.open_exchanges import REVOKED, OpenExchanges
 from ..addons.outcome import Outcome
+from ..addons.places import Places, Resolver
 from ..addons.usage import Usage
 from ..bindings.model import Binding
 from ..bindings.policy import Policy
@@ -132,9 +133,11 @@ class Worker:
             self._revoked,
             lambda: datetime.datetime.now(datetime.UTC),
         )
-        guard = Guard(
+        guard = Guard()
+        places = Places(
             lambda: self._policy.catalog,
             frozenset(config.listen.named().values()),
+            Resolver(config.limits.dns_timeout_s),
             _fixed_upstreams(config),
         )
         open_exchanges = self._open = OpenExchanges(lambda: self._policy, lambda client: engine.cut(client))
@@ -142,7 +145,8 @@ class Worker:
         addons: list[object] = [
             identify,
             guard,
-            Enforce(settings, lambda: self._policy, identify, guard, self._control, open_exchanges),
+            places,
+            Enforce(settings, lambda: self._policy, identify, guard, self._control, open_exchanges, places),
             Usage(config.limits.judged_body_bytes),
             Outcome(self._control, open_exchanges),
         ]

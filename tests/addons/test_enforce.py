@@ -15,6 +15,7 @@ from lictor.addons.drafting import drop_hop_by_hop, method_text
 from lictor.addons.enforce import Enforce, Settings
 from lictor.addons.exchange import exchange_of, permitted
 from lictor.addons.guard import Guard
+from lictor.addons.places import Places
 from lictor.addons.settling import whole_or_nothing
 from lictor.bindings.catalog import Catalog, Target
 from lictor.bindings.facts import Classified
@@ -79,13 +80,35 @@ class Way:
 
     def __init__(self, control: FakeControl) -> None:
         self.control, self.identify, made = control, Anybody(), policy()
-        self.guard = Guard(lambda: made.catalog, frozenset())
+        self.policy, self.guard = made, Guard()
+        self.names = {"api.example": ["1.1.1.1"], "evil.example": ["1.1.1.1"]}
+        self.resolved: list[str] = []
+        self.places = Places(lambda: made.catalog, frozenset(), self.resolve)
         settings = Settings("spiffe://test.internal/monitor/m", 1000, b"salt")
-        self.enforce = Enforce(settings, lambda: made, self.identify, self.guard, control, nothing_open())  # type: ignore[arg-type]
+        self.enforce = Enforce(
+            settings,
+            lambda: self.policy,
+            self.identify,  # type: ignore[arg-type]
+            self.guard,
+            control,
+            nothing_open(),
+            self.places,
+        )
+
+    async def resolve(self, host: str) -> list[str]:
+        self.resolved.append(host)
+        return self.names.get(host, [])
+
+    async def tunnel(self, flow: http.HTTPFlow, authority: tuple[str, int] = TUNNEL) -> None:
+        """As CONNECT leaves it behind."""
+        self.places.client_connected(flow.client_conn)
+        await self.places.find(flow.client_conn, AGENT, authority)
+        self.guard.open_tunnel(flow.client_conn, authority)
 
     async def send(self, flow: http.HTTPFlow, tunnel: tuple[str, int] | None = TUNNEL) -> http.HTTPFlow:
+        self.places.client_connected(flow.client_conn)
         if tunnel is not None:
-            self.guard.open_tunnel(flow.client_conn, tunnel)
+            await self.tunnel(flow, tunnel)
         await run(self.enforce.requestheaders(flow))
         if flow.response is None and not flow.error:
             await run(self.enforce.request(flow))
@@ -125,7 +148,7 @@ async def test_no_permit_before_the_receipt(way: Way) -> None:
 
     way.control.record_action = later  # type: ignore[method-assign]
     flow = make_flow()
-    way.guard.open_tunnel(flow.client_conn, TUNNEL)
+    await way.tunnel(flow)
     hooked = way.enforce.requestheaders(flow)
     assert hooked is given, "the engine waits for it"
     assert not permitted(flow)
@@ -203,6 +226,7 @@ class TestConnect:
 
     async def test_opens_a_tunnel(self, way: Way) -> None:
         flow = self.flow("API.example:443")
+        way.places.client_connected(flow.client_conn)
         await run(way.enforce.http_connect(flow))
         assert flow.response is None
         assert way.guard.tunnel(flow.client_conn) == TUNNEL
@@ -220,15 +244,97 @@ class TestConnect:
 
     async def test_in_a_tunnel(self, way: Way) -> None:
         flow = self.flow("api.example:443")
-        way.guard.open_tunnel(flow.client_conn, TUNNEL)
+        await way.tunnel(flow)
         await run(way.enforce.http_connect(flow))
         assert told(flow)["reason"] == "name_mismatch"
+
+
+class TestNames:
+    """A name is resolved once it was judged and before the entry; one that is denied is not resolved at all."""
+
+    @pytest.mark.parametrize("how", ["CONNECT", "path", "plain http", "batch", "no agent"])
+    async def test_of_what_is_denied_never_leave(self, way: Way, how: str) -> None:
+        evil = make_flow(host="evil.example", scheme="http", port=80)
+        if how == "CONNECT":
+            await run(way.enforce.http_connect(TestConnect().flow("evil.example:443")))
+        elif how == "path":
+            await way.send(make_flow(scheme="http", port=80, path="/closed"), None)
+        elif how == "plain http":
+            await way.send(evil, None)
+        elif how == "batch":
+            way.names["other.example"] = ["1.1.1.1"]
+            body = json.dumps([CALL, FORBIDDEN]).encode()
+            await way.send(make_flow("POST", "/mcp", host="other.example", scheme="http", port=80, body=body), None)
+        else:
+            way.identify.error = VerificationError("revoked")
+            await way.send(make_flow(scheme="http", port=80), None)
+        assert way.resolved == []
+        assert [d.decision for d in way.control.drafts] == ([] if how == "no agent" else ["deny"])
+
+    async def test_are_resolved_once_a_connection(self, way: Way) -> None:
+        first = make_flow(scheme="http", port=80)
+        await way.send(first, None)
+        for _ in range(3):
+            flow = make_flow(scheme="http", port=80)
+            flow.client_conn = first.client_conn
+            hooked = way.enforce.requestheaders(flow)
+            assert isinstance(hooked, asyncio.Future), "no task for a name that is known"
+            await hooked
+            assert permitted(flow)
+        assert way.resolved == ["api.example"]
+
+    @pytest.mark.parametrize(
+        ("what", "addresses", "reason", "status", "more"),
+        [
+            ("metadata", ["169.254.169.254"], "address_refused", 403, {"address": "169.254.169.254"}),
+            ("one of two", ["1.1.1.1", "224.0.0.1"], "address_refused", 403, {"address": "224.0.0.1"}),
+            ("nowhere", [], "name_not_resolved", 502, {}),
+        ],
+    )
+    @pytest.mark.parametrize("how", ["CONNECT", "plain http", "body"])
+    async def test_that_lead_nowhere_are_refused_before_the_entry(
+        self, way: Way, what: str, addresses: list[str], reason: str, status: int, more: Any, how: str
+    ) -> None:
+        way.names["api.example"] = addresses
+        flow = make_flow(scheme="http", port=80)
+        if how == "CONNECT":
+            flow = TestConnect().flow("api.example:443")
+            way.places.client_connected(flow.client_conn)
+            await run(way.enforce.http_connect(flow))
+            assert way.guard.tunnel(flow.client_conn) is None
+        else:
+            if how == "body":
+                made = Policy(way.policy.bindings, Catalog([Target(MCP, "tool", ("http://api.example/mcp",), "mcp")]))
+                way.policy = made
+                flow = make_flow("POST", "/mcp", scheme="http", port=80, body=json.dumps(CALL).encode())
+            await way.send(flow, None)
+        assert not permitted(flow)
+        answer = told(flow)
+        assert (answer["error"]["data"] if how == "body" else answer)["reason"] == reason
+        assert flow.response is not None
+        assert flow.response.status_code == status
+        assert not any(address in flow.response.text for address in addresses), "the agent is not told"  # type: ignore[operator]
+        (draft,) = way.control.drafts
+        assert (draft.decision, draft.reason) == ("deny", reason)
+        assert more.items() <= dict(draft.action_parameters).items()
+
+    async def test_judged_by_the_policy_that_is_in_force_once_they_are_resolved(self, way: Way) -> None:
+        class Reloads:
+            async def __call__(self, host: str) -> list[str]:
+                way.policy = Policy([], way.policy.catalog)
+                return ["1.1.1.1"]
+
+        way.resolve = Reloads()  # type: ignore[method-assign]
+        way.places._lookup = way.resolve
+        flow = await way.send(make_flow(scheme="http", port=80), None)
+        assert not permitted(flow)
+        assert [(d.decision, d.reason) for d in way.control.drafts] == [("deny", "default_deny")]
 
 
 class TestBodies:
     async def test_nothing_is_judged_before_the_body(self, way: Way) -> None:
         flow = make_flow("POST", "/mcp", body=json.dumps(CALL).encode())
-        way.guard.open_tunnel(flow.client_conn, TUNNEL)
+        await way.tunnel(flow)
         assert way.enforce.requestheaders(flow) is None
         assert not permitted(flow)
         assert way.control.drafts == []
@@ -251,7 +357,7 @@ class TestBodies:
 
     async def test_ends_before_it_was_judged(self, way: Way) -> None:
         flow = make_flow("POST", "/mcp", body=b"{")
-        way.guard.open_tunnel(flow.client_conn, TUNNEL)
+        await way.tunnel(flow)
         await run(way.enforce.requestheaders(flow))
         flow.error = mitm_flow.Error("client disconnected")
         await run(way.enforce.error(flow))
@@ -288,7 +394,7 @@ class TestBatches:
 
         way.control.record_action = later  # type: ignore[method-assign]
         flow = make_flow("POST", "/mcp", body=json.dumps([CALL, {**CALL, "id": 9}]).encode())
-        way.guard.open_tunnel(flow.client_conn, TUNNEL)
+        await way.tunnel(flow)
         await run(way.enforce.requestheaders(flow))
         task = asyncio.ensure_future(way.enforce.request(flow))  # type: ignore[arg-type]
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""One strict name: every way in which two names of one request can differ, and every address that is not dialled."""
+"""One strict name: every way in which two names of one request can differ."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from flows import make_flow, run
-from mitmproxy import connection
-from mitmproxy.proxy import server_hooks
+from flows import make_flow
 
-from lictor.addons.guard import Guard, NameRefused, check_head, dialable, is_of_this_machine, same_name
-from lictor.bindings.catalog import Catalog, Target
+from lictor.addons.guard import Guard, NameRefused, check_head, same_name
 
 TUNNEL = ("api.example", 443)
 
@@ -104,110 +101,10 @@ def test_not_the_same_name(what: str, reason: str, keywords: Any, tunnel: Any, s
     assert refused.value.reason == reason
 
 
-@pytest.mark.parametrize(
-    ("address", "always", "named"),
-    [
-        ("1.1.1.1", True, True),
-        ("2606:4700::1111", True, True),
-        ("127.0.0.1", False, True),
-        ("10.0.0.1", False, True),
-        ("192.168.1.1", False, True),
-        ("100.64.0.1", False, True),
-        ("::1", False, True),
-        ("fd00::1", False, True),
-        ("::ffff:127.0.0.1", False, True),
-        ("64:ff9b::7f00:1", False, True),
-        ("64:ff9b::a9fe:a9fe", False, False),
-        ("64:ff9b::101:101", True, True),
-        ("2002:7f00:1::", False, True),
-        ("::127.0.0.1", False, True),
-        ("169.254.169.254", False, False),
-        ("::ffff:169.254.169.254", False, False),
-        ("fe80::1%eth0", False, False),
-        ("224.0.0.1", False, False),
-        ("0.0.0.0", False, False),
-        ("::", False, False),
-        ("255.255.255.255", False, True),
-    ],
-)
-def test_dialable(address: str, always: bool, named: bool) -> None:
-    """Metadata services and the like are not dialled even where the catalog names them."""
-    assert (dialable(address, False), dialable(address, True)) == (always, named)
-
-
-def guard(addresses: dict[str, list[str]], own: Any = frozenset(), fixed: Any = frozenset()) -> Guard:
-    async def resolver(host: str) -> list[str]:
-        if host not in addresses:
-            raise OSError("no such host")
-        return addresses[host]
-
-    catalog = Catalog([Target("urn:test:local", "tool", ("https://local.example/**",))])
-    return Guard(lambda: catalog, own, fixed, resolver)
-
-
-def dial(host: str, port: int = 443) -> server_hooks.ServerConnectionHookData:
-    server = connection.Server(address=(host, port))
-    server.tls = True
-    return server_hooks.ServerConnectionHookData(server=server, client=SimpleNamespace(id="c"))  # type: ignore[arg-type]
-
-
-async def test_the_checked_address_is_dialled_and_the_name_comes_back() -> None:
-    """Resolved once; TLS is verified for the name; afterwards the connection is known by its name again."""
-    checked = guard({"api.example": ["1.1.1.1", "1.0.0.1"]})
-    data = dial("api.example")
-    await checked.server_connect(data)
-    assert (data.server.error, data.server.address, data.server.sni) == (None, ("1.1.1.1", 443), "api.example")
-    checked.server_connected(data)
-    assert data.server.address == ("api.example", 443)
-
-
-@pytest.mark.parametrize(
-    ("what", "host", "addresses", "said"),
-    [
-        ("unknown", "nowhere.example", {}, "cannot be resolved"),
-        ("no address", "empty.example", {"empty.example": []}, "cannot be resolved"),
-        ("rebound to loopback", "api.example", {"api.example": ["127.0.0.1"]}, "127.0.0.1"),
-        ("one bad among good", "api.example", {"api.example": ["1.1.1.1", "10.0.0.1"]}, "10.0.0.1"),
-        ("metadata", "local.example", {"local.example": ["169.254.169.254"]}, "169.254.169.254"),
-        ("loopback, written as such", "127.0.0.1", {}, "127.0.0.1"),
-        ("this monitor", "local.example", {"local.example": ["192.0.2.7"]}, "192.0.2.7"),
-    ],
-)
-async def test_not_dialled(what: str, host: str, addresses: Any, said: str) -> None:
-    data = dial(host)
-    await guard(addresses, own=frozenset({("192.0.2.7", 443)})).server_connect(data)
-    assert data.server.error is not None
-    assert said in data.server.error
-    assert data.server.address == (host, 443)
-
-
-async def test_a_host_that_the_catalog_names_may_be_local() -> None:
-    data = dial("local.example")
-    await guard({"local.example": ["127.0.0.1"]}).server_connect(data)
-    assert (data.server.error, data.server.address) == (None, ("127.0.0.1", 443))
-
-
-async def test_the_local_agent_is_reached_without_a_catalog() -> None:
-    data = dial("127.0.0.1", 9000)
-    await run(guard({}, fixed=frozenset({("127.0.0.1", 9000)})).server_connect(data))
-    assert data.server.error is None
-
-
 def test_a_tunnel_is_forgotten_with_its_connection() -> None:
-    one = guard({})
+    one = Guard()
     client: Any = SimpleNamespace(id="c")
     one.open_tunnel(client, TUNNEL)
     assert one.tunnel(client) == TUNNEL
     one.client_disconnected(client)
     assert one.tunnel(client) is None
-
-
-async def test_a_listener_on_every_address_is_ours_under_each_of_them() -> None:
-    everywhere = frozenset({("0.0.0.0", 443)})
-    ours, other = dial("local.example"), dial("local.example")
-    await guard({"local.example": ["127.0.0.2"]}, own=everywhere).server_connect(ours)
-    await guard({"local.example": ["192.0.2.7"]}, own=everywhere).server_connect(other)
-    assert ours.server.error is not None
-    assert (other.server.error, other.server.address) == (None, ("192.0.2.7", 443))
-    assert is_of_this_machine("127.0.0.1")
-    assert not is_of_this_machine("192.0.2.7")

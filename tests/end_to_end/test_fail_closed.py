@@ -211,16 +211,18 @@ def test_port_in_use(make_monitor: Make, outside: Outside, server: Server, which
 # Every hook of the addons on an agent's way out, in the order in which they run.
 HOOKS = [
     "identify.client_connected",
+    "places.client_connected",
     "enforce.http_connect",
     "enforce.requestheaders",
     "enforce.request",
-    "guard.server_connect",
-    "guard.server_connected",
+    "places.server_connect",
+    "places.server_connected",
     "enforce.responseheaders",
     "outcome.responseheaders",
     "outcome.response",
     "identify.client_disconnected",
     "guard.client_disconnected",
+    "places.client_disconnected",
 ]
 RUNS_BEFORE_SENDING = HOOKS[: HOOKS.index("enforce.responseheaders")]
 RUNS_BEFORE_ANSWERING = HOOKS[: HOOKS.index("identify.client_disconnected")]
@@ -287,7 +289,7 @@ def test_broken_hook(breakable: tuple[Monitor, Server, Path], hook: str, when: s
         assert status in (0, 502)
     if hook in RUNS_BEFORE_SENDING:
         assert len(server.requests) == seen[1]
-        assert server.connections == seen[0] or hook == "guard.server_connected"
+        assert server.connections == seen[0] or hook == "places.server_connected"
     assert get(monitor, at) == 200
 
 
