@@ -73,7 +73,7 @@ def left_open(stored: Reader) -> dict[int, Mapping[str, Any]]:
         if "outcome_of" in entry:
             waiting.pop(entry["outcome_of"], None)
         elif awaits_outcome(entry):
-            waiting[seq] = _repeated(data)
+            waiting[entry.get("decision_of", seq)] = _repeated(data)
     return waiting
 
 

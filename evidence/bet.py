@@ -14,7 +14,8 @@ An action that no behavior judged (default deny, or the monitor itself refused i
 evaluated and violated, so its window is never a pass. A window in which nothing needed judgement under the policy (no
 entry at all, outcomes only, or actions that other policies observe) is a pass: there is nothing that it vouches for
 wrongly, and each of its behaviors says `not-run` (the word of RFC 9711), so that a Verifier that wants them exercised
-can tell. `prevented` counts the violations that were denied before anything left; they count as violations.
+can tell. `prevented` counts the violations that were denied before anything left; they count as violations. So do those
+that were held (`held`), whether a person let them out in the end (`approved`) or not (`prevented`).
 """
 
 from __future__ import annotations
@@ -47,11 +48,16 @@ _CLAIMS = ("bhv_policy", "bhv_result", "bhv_evidence", "bhv_window", "bhv_detail
 
 @dataclass(slots=True)
 class Tally:
-    """What one behavior said in one window."""
+    """What one behavior said in one window; `held` counts violations, and `approved` what a person then let out.
+
+    A decision may fall into a later window than the violation that it is about: it is counted where it stands.
+    """
 
     evaluated: int = 0
     violations: int = 0
     prevented: int = 0
+    held: int = 0
+    approved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,8 @@ def details(tallies: Mapping[str, Tally], behaviors: Iterable[str]) -> tuple[lis
             "evaluated": tally.evaluated,
             "violations": tally.violations,
             "prevented": tally.prevented,
+            **({"held": tally.held} if tally.held else {}),
+            **({"approved": tally.approved} if tally.approved else {}),
         }
         for _, name, result, tally in ranked[:MAX_DETAILS]
     ]

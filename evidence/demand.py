@@ -45,15 +45,15 @@ class PastWindow:
         window.add(seq, data)
         if not needs_judgement(entry):
             return
-        denied = entry["decision"] == "deny"
+        decision = entry["decision"]
         violated = False
         for said in entry["behaviors"]:
             failed = said["result"] != "pass"
             violated |= failed
             if said["policy_id"] == window.policy.policy_id:
                 self._judged_by(said["binding"], said["version"])
-                window.judge(said["behavior_id"], failed, denied)
-        if denied:
+                window.judge(said["behavior_id"], said["result"], decision)
+        if decision == "deny":
             window.default_denied += not violated
         else:
             window.unjudged += not entry["behaviors"]

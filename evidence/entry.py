@@ -2,7 +2,8 @@
 
 An entry is a JSON object whose canonical bytes are made once (`Ledger.add`, which sets `seq` and `timestamp`). That of
 an action has `agent_id`, `action_type`, `action_target`, `action_parameters`, `decision`, `reason`, `behaviors`, `wid`,
-`node`, `lineage`. That of an outcome repeats what it is about and has `outcome_of` and `outcome`.
+`node`, `lineage`. That of an outcome repeats what it is about and has `outcome_of` and `outcome`. An action that was
+held has the decision `hold`, and what became of it is in an entry like it, with `decision_of` and `by`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ OUTCOME_REPEATS = ("agent_id", "action_type", "action_target", "wid", "node")
 RETENTION = "log_retention"
 KEY_ROTATION = "key_rotation"
 DURABILITY = "log_durability"
-OWN_TYPES = frozenset((RETENTION, KEY_ROTATION, DURABILITY))
+QUARANTINE = "agent_quarantine"
+RELEASE = "agent_release"
+APPROVAL = "standing_approval"
+APPROVAL_REVOKED = "standing_approval_revoked"
+OWN_TYPES = frozenset((RETENTION, KEY_ROTATION, DURABILITY, QUARANTINE, RELEASE, APPROVAL, APPROVAL_REVOKED))
 """Action types of entries that a monitor makes about itself."""
 
 
@@ -80,6 +85,20 @@ class InboundDraft:
     behaviors: Sequence[Mapping[str, str]] = ()
     depth: int | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What becomes of an action that is held: `reason` is machine-readable, `by` says who decided.
+
+    Of a denial: what the agent may do instead, and the behavior to blame (JSON).
+    """
+
+    allows: bool
+    reason: str
+    by: str
+    hint: str = ""
+    behavior: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +180,37 @@ def inbound_fields(draft: InboundDraft, place: Place) -> dict[str, Any]:
     }
 
 
+def decision_fields(
+    draft: ActionDraft, place: Place, seq: int, resolution: Resolution, behaviors: Sequence[Mapping[str, str]]
+) -> dict[str, Any]:
+    """The entry that says what became of the held action of entry `seq`, and who decided."""
+    return {
+        "agent_id": draft.agent_id,
+        "action_type": draft.action_type,
+        "action_target": draft.action_target,
+        "action_parameters": {"callee": draft.action_parameters["callee"]} if arrives(draft) else {},
+        "decision": "allow" if resolution.allows else "deny",
+        "decision_of": seq,
+        "by": resolution.by,
+        "reason": resolution.reason,
+        "behaviors": behaviors,
+        "wid": place.wid,
+        "node": place.node,
+        "lineage": place.how,
+    }
+
+
+def draft_of(entry: Mapping[str, Any]) -> tuple[ActionDraft, Place]:
+    """What the entry of an action was made of, as far as it still tells."""
+    names = "agent_id", "action_type", "action_target", "action_parameters", "decision", "reason", "behaviors"
+    return ActionDraft(*(entry[name] for name in names)), Place(entry["wid"], entry["node"], entry["lineage"])
+
+
+def arrives(draft: ActionDraft) -> bool:
+    """Whether this is a delegation to a local agent, as what its caller did."""
+    return "callee" in draft.action_parameters
+
+
 def own_fields(monitor_id: str, action_type: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The entry of what the monitor itself does to its log. It is in no window and has no outcome."""
     return {
@@ -183,8 +233,13 @@ def needs_judgement(entry: Mapping[str, Any]) -> bool:
 
 
 def awaits_outcome(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry is an action that went on its way, so that its outcome follows."""
-    return "outcome_of" not in entry and entry["decision"] != "deny" and entry["action_type"] not in OWN_TYPES
+    """Whether an entry says that an action went on its way, so that its outcome follows.
+
+    Of a delegation that was held on its way in, that is said by the entry of its arrival.
+    """
+    if "outcome_of" in entry or entry["decision"] in ("deny", "hold") or entry["action_type"] in OWN_TYPES:
+        return False
+    return "decision_of" not in entry or "callee" not in entry["action_parameters"]
 
 
 def outcome_fields(action: Mapping[str, Any], draft: OutcomeDraft) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Issuing BETs: from an open window to a signed token in the store, and when the next one is due."""
+"""Issuing tokens: BETs from open windows, when the next one is due, and the nodes that they hang on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from ..formats import base64url
 from ..formats.jws import Signer
-from . import bet
+from . import bet, ect
 from .claims import new_id
-from .ect import BEHAVIORAL_VERIFICATION
+from .ect import BEHAVIORAL_VERIFICATION, Minted
 from .ledger import Ledger
-from .lineage import Place
-from .store import BetRow
+from .lineage import Mint, Place
+from .store import BetRow, NodeRow
 from .windows import Window
 
 _random = SystemRandom()
@@ -25,7 +25,7 @@ def next_due(now: float, interval: float, jitter: float) -> float:
 
 
 class Issuer:
-    """Signs the BETs of one monitor over the log of one ledger."""
+    """Signs the tokens of one monitor over the log of one ledger."""
 
     def __init__(self, ledger: Ledger, signer: Signer, monitor_id: str, audience: tuple[str, ...]) -> None:
         self._ledger = ledger
@@ -62,6 +62,29 @@ class Issuer:
         if len(versions) > 1:
             ext["binding_versions"] = dict(versions)
         return self._sign(window, place, end, now, "demand", (), ext)[1]
+
+    def minter(self, agent_id: str) -> Mint:
+        """What signs a node of the agent and keeps it in the store."""
+
+        def mint(
+            wid: str, parents: tuple[str, ...], audience: tuple[str, ...] = (), ext: Mapping[str, Any] | None = None
+        ) -> Minted:
+            node = ect.mint(
+                self._signer,
+                issuer=self._monitor_id,
+                subject=agent_id,
+                audience=(*self._audience, *audience),
+                wid=wid,
+                parents=parents,
+                now=self._ledger.now(),
+                ext=ext,
+            )
+            self._ledger.add_node(
+                NodeRow(node.jti, wid, agent_id, self._monitor_id, node.iat, parents, node.token, "minted")
+            )
+            return node
+
+        return mint
 
     def _sign(
         self,

@@ -7,14 +7,15 @@ node it belongs to and the BET that it caused are in one batch; a receipt is giv
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..formats.errors import UsageError
 from ..formats.jws import Signer
-from . import ect
 from .admission import ReplayMemory
+from .agents import Agent, Agents
 from .awaited import MONITOR_ENDED, TOO_MANY, WORKER_ENDED, Awaited, left_open, unknown
 from .bet import refused
 from .claims import new_id
@@ -24,34 +25,26 @@ from .entry import (
     InboundDraft,
     OutcomeDraft,
     Receipt,
+    Resolution,
     Tokens,
     action_fields,
+    arrives,
+    decision_fields,
+    draft_of,
     inbound_fields,
     outcome_fields,
 )
-from .issuer import Issuer, next_due
+from .held import MONITOR, MONITOR_GONE, WORKER_GONE, Holds, settle, undecided
+from .issuer import Issuer
 from .ledger import Ledger
-from .lineage import Lineage, Place, at_depth
-from .restore import restore
+from .lineage import Place, at_depth
 from .state import Judged, StateJudge
 from .store import NodeRow, Reader, Stamped
-from .windows import DEFAULT_DENY, ENDED, AgentWindows, PolicyInfo, Window
+from .windows import PolicyInfo, Window
 
 __all__ = ["ActionDraft", "InboundDraft", "OutcomeDraft", "PolicyInfo", "Receipt", "Recorder", "Tokens"]
 
-ANCHOR = 4096
-"""After so many entries of others the row of an empty window is moved up, so that a restart need not read them."""
-
-
-class _Agent:
-    """What is kept in memory of one local agent."""
-
-    __slots__ = ("agent_id", "lineage", "windows")
-
-    def __init__(self, agent_id: str, windows: AgentWindows, lineage: Lineage) -> None:
-        self.agent_id = agent_id
-        self.windows = windows
-        self.lineage = lineage
+Told = Callable[[int], None]
 
 
 class Recorder:
@@ -59,8 +52,8 @@ class Recorder:
 
     `audience` is in the `aud` of every token, besides whom the token is for; empty, it is the monitor itself.
     `interval` (seconds) is spread by a random part of +-`jitter` of it. `policies_for` gives the policies of an agent;
-    call `reload` when its answers change. `state` judges what needs a memory. Every method raises LedgerError when the
-    ledger cannot be written.
+    call `reload` when its answers change. `state` judges what needs a memory. `holds` keeps what waits for a decision.
+    Every method raises LedgerError when the ledger cannot be written.
     """
 
     def __init__(
@@ -75,53 +68,96 @@ class Recorder:
         *,
         stored: Reader,
         state: StateJudge | None = None,
+        holds: Holds | None = None,
     ) -> None:
         self._ledger = ledger
-        self._signer = signer
-        self._monitor_id = monitor_id
         self._state = state
-        self._policies_for = policies_for
-        self._audience = tuple(audience) or (monitor_id,)
-        self._interval, self._jitter = interval, jitter
-        self._issuer = Issuer(ledger, signer, monitor_id, self._audience)
-        self._agents: dict[str, _Agent] = {}
+        self._holds = holds or Holds(ledger)
+        self._issuer = Issuer(ledger, signer, monitor_id, tuple(audience) or (monitor_id,))
+        self._agents = Agents(ledger, self._issuer, policies_for, interval, jitter)
         self._awaited = Awaited(ledger)
-        self._inbound: dict[str, tuple[_Agent, object]] = {}
+        self._inbound: dict[str, tuple[Agent, object]] = {}
         self._replay = ReplayMemory(stored.nodes(), ledger.now())
         self._restore(stored)
 
-    async def record_action(self, draft: ActionDraft, source: object = None) -> Receipt:
+    async def record_action(self, draft: ActionDraft, source: object = None, told: Told = lambda seq: None) -> Receipt:
         """Record a judged action; the receipt carries what goes along with a delegation or with a refusal.
 
-        `source` is whoever will say the outcome (see `lost`).
+        `source` is whoever will say the outcome (see `lost`). The receipt of an action that is held comes when it was
+        decided on; `told` is called with its seq when it begins to wait.
         """
-        agent = self._agents.get(draft.agent_id) or self._new_agent(draft.agent_id)
+        agent = self._agents.get(draft.agent_id)
         now = self._ledger.now()
         place = agent.lineage.place(draft.execution_context, draft.traceparent, now)
-        judged = Judged(draft) if self._state is None else self._state.judge(draft, place.wid, now, place.depth)
+        judged = self._judge(draft, place, now)
+        if judged.draft.decision == "hold":
+            return await self._hold(agent, judged, place, source, told, partial(self._judge, draft, place))
         return await self._record(agent, judged, place, source)
 
-    async def _record(self, agent: _Agent, judged: Judged, place: Place, source: object) -> Receipt:
+    def _judge(self, draft: ActionDraft, place: Place, now: float) -> Judged:
+        return Judged(draft) if self._state is None else self._state.judge(draft, place.wid, now, place.depth)
+
+    async def _hold(
+        self, agent: Agent, held: Judged, place: Place, source: object, told: Told, again: Callable[[float], Judged]
+    ) -> Receipt:
+        """Record that the action waits, and what became of it. A delegation has its node only once it goes out."""
+        draft, seq = held.draft, self._ledger.size
+        stamped = self._enter(agent, action_fields(draft, place), draft.disclosures)[0]
+        resolution = held.resolution
+        if resolution is None:
+            waiting = self._holds.add(stamped, draft, source)
+            await self._ledger.commit()
+            told(seq)
+            resolution = await waiting
+        resolution, behaviors = settle(held, resolution, again(self._ledger.now()))
+        goes_out = resolution.allows and not arrives(draft)
+        node: Minted | None = None
+        if goes_out and draft.action_type == "delegation":
+            node = agent.lineage.delegate(place, tuple(draft.audience))
+            place = Place(place.wid, node.jti, place.how)
+        fields = decision_fields(draft, place, seq, resolution, behaviors)
+        self._holds.decided(seq)
+        stamped, violated = self._enter(agent, fields)
+        if goes_out:
+            self._await_outcome(seq, fields, source)
+        bets: tuple[str, ...] = ()
+        if node is not None:
+            bets = self._agents.issue(agent.windows.open, place, "delegation", tuple(draft.audience))
+        elif not resolution.allows:
+            about = refused(seq, draft.action_target, resolution.reason)
+            bets = self._agents.issue(violated, place, "violation", (draft.agent_id,), about)
+        await self._ledger.commit()
+        nodes = (node.token,) if node is not None else ()
+        where = seq, stamped.timestamp, fields["decision"], resolution.reason, place.wid, place.node
+        return Receipt(*where, nodes, bets, resolution.hint, resolution.behavior or held.behavior)
+
+    def _enter(
+        self, agent: Agent, fields: Mapping[str, Any], disclosures: Iterable[str] = ()
+    ) -> tuple[Stamped, list[Window]]:
+        """Put what was judged of an action into the log and the windows; those in which it is a violation."""
+        stamped = self._add(fields)
+        if disclosures:
+            self._ledger.add_disclosures(stamped.seq, disclosures)
+        windows = agent.windows
+        windows.wid, windows.node = fields["wid"], fields["node"]
+        return stamped, windows.action(stamped.seq, stamped.data, fields["behaviors"], fields["decision"])
+
+    async def _record(self, agent: Agent, judged: Judged, place: Place, source: object) -> Receipt:
         draft = judged.draft
         node: Minted | None = None
         if draft.action_type == "delegation" and draft.decision != "deny":
             node = agent.lineage.delegate(place, tuple(draft.audience))
             place = Place(place.wid, node.jti, place.how)
         fields = action_fields(draft, place)
-        stamped = self._add(fields)
-        if draft.disclosures:
-            self._ledger.add_disclosures(stamped.seq, draft.disclosures)
-        windows = agent.windows
-        windows.wid, windows.node = place.wid, place.node
-        violated = windows.action(stamped.seq, stamped.data, draft.behaviors, draft.decision)
+        stamped, violated = self._enter(agent, fields, draft.disclosures)
         if draft.decision != "deny":
             self._await_outcome(stamped.seq, fields, source)
         bets: tuple[str, ...] = ()
         if node is not None:
-            bets = self._issue(windows.open, place, "delegation", tuple(draft.audience))
+            bets = self._agents.issue(agent.windows.open, place, "delegation", tuple(draft.audience))
         elif violated:
             about = refused(stamped.seq, draft.action_target, draft.reason) if draft.decision == "deny" else None
-            bets = self._issue(violated, place, "violation", (draft.agent_id,), about)
+            bets = self._agents.issue(violated, place, "violation", (draft.agent_id,), about)
         await self._ledger.commit()
         return Receipt(
             stamped.seq,
@@ -150,20 +186,34 @@ class Recorder:
         """`source` is gone: its actions have the outcome `unknown` and the delegations that it served are over."""
         for node in [node for node, (_, served_by) in self._inbound.items() if served_by is source]:
             self.finish_delegation(node)
+        self._holds.resolve_all(lambda one: one.source is source, Resolution(False, WORKER_GONE, MONITOR))
         for seq in self._awaited.of(source):
             self._give_up(seq, WORKER_ENDED)
         await self._ledger.commit()
 
-    async def accept_delegation(self, draft: InboundDraft, source: object = None) -> Receipt:
-        """Record a delegation that came in and mint the local agent's node; a receipt of deny says why it was not."""
+    async def accept_delegation(
+        self, draft: InboundDraft, source: object = None, told: Told = lambda seq: None
+    ) -> Receipt:
+        """Record a delegation that came in and mint the local agent's node; a receipt of deny says why it was not.
+
+        One that is held is held as what its caller did, and accepted once it is let in.
+        """
         now = self._ledger.now()
         if self._state is not None:
             admitted = self._state.admit(draft, now)
             if isinstance(admitted, Judged):
-                peer = self._agents.get(draft.peer_id) or self._new_agent(draft.peer_id)
-                return await self._record(peer, admitted, peer.lineage.own(now), source)
+                peer = self._agents.get(draft.peer_id)
+                place = peer.lineage.own(now)
+                if admitted.draft.decision != "hold":
+                    return await self._record(peer, admitted, place, source)
+                again = partial(self._admit_again, draft, admitted)
+                receipt = await self._hold(peer, admitted, place, source, told, again)
+                if receipt.decision == "deny":
+                    return receipt
+                admitted = replace(draft, decision="allow", reason=receipt.reason)
+                now = self._ledger.now()
             draft = admitted
-        agent = self._agents.get(draft.agent_id) or self._new_agent(draft.agent_id)
+        agent = self._agents.get(draft.agent_id)
         if draft.decision != "deny":
             keys = [(str(parent["wid"]), str(parent["jti"])) for parent in draft.parents]
             problem = self._replay.take(keys, now)
@@ -173,7 +223,7 @@ class Recorder:
             return await self._refuse_delegation(agent, draft, now)
         for parent in draft.parents:
             self._ledger.add_node(NodeRow(**{**parent, "parents": tuple(parent["parents"])}, origin="received"))
-        mint = self._mint_for(draft.agent_id)
+        mint = self._issuer.minter(draft.agent_id)
         parents = tuple(str(p["jti"]) for p in draft.parents)
         node = mint(draft.wid or new_id(), parents, (draft.peer_id,), at_depth(draft.depth))
         fields = inbound_fields(draft, Place(node.wid, node.jti, "asserted"))
@@ -187,6 +237,11 @@ class Recorder:
         await self._ledger.commit()
         return Receipt(stamped.seq, stamped.timestamp, draft.decision, draft.reason, node.wid, node.jti, (node.token,))
 
+    def _admit_again(self, draft: InboundDraft, held: Judged, now: float) -> Judged:
+        assert self._state is not None
+        admitted = self._state.admit(draft, now)
+        return admitted if isinstance(admitted, Judged) else Judged(replace(held.draft, decision=admitted.decision))
+
     async def delegation_response(self, node: str) -> Tokens:
         """The local agent's node and one BET of each policy, for the response. Raises UsageError if it is not open."""
         agent, _ = self._inbound.get(node, (None, None))
@@ -195,7 +250,7 @@ class Recorder:
             raise UsageError(f"no delegation with the node {node} is open")
         current, peer = found
         place = Place(current.wid, current.jti, "asserted")
-        bets = self._issue(agent.windows.open, place, "response", (peer,))
+        bets = self._agents.issue(agent.windows.open, place, "response", (peer,))
         await self._ledger.commit()
         return Tokens((current.token,), bets)
 
@@ -206,45 +261,25 @@ class Recorder:
             agent.lineage.finish(node)
 
     async def tick(self) -> None:
-        """Issue what is due; call it about once a second. A window without entries stays open and costs nothing."""
-        now = time.monotonic()
-        for agent in self._agents.values():
-            windows = agent.windows
-            if windows.due > now:
-                continue
-            windows.due = next_due(now, self._interval, self._jitter)
-            self._close(agent, [window for window in windows.open if window.count], "interval")
-            for window in windows.open:
-                if not window.count and self._ledger.size - window.first_seq > ANCHOR:
-                    window.first_seq = self._ledger.size
-                    self._ledger.put_window(window.row())
+        """Issue what is due; call it about once a second."""
+        self._agents.tick()
         await self._ledger.commit()
 
     async def reload(self) -> None:
         """The policies changed: end the windows of those that changed or apply no longer, begin those of new ones."""
-        for agent in self._agents.values():
-            self._apply(agent, self._policies(agent.agent_id))
+        self._agents.reload()
         await self._ledger.commit()
 
     def needed_from(self) -> int:
         """The seq of the first entry of a window that is still open; nothing before it is needed any more."""
-        size = needed = self._ledger.size
-        for agent in self._agents.values():
-            for window in agent.windows.open:
-                if window.count:
-                    needed = min(needed, window.first_entry)
-                elif window.first_seq != size:
-                    window.first_seq = size
-                    self._ledger.put_window(window.row())
-        return needed
+        return self._agents.needed_from()
 
     async def close(self) -> None:
         """Issue BETs over every window that has entries. The ledger stays open: who opened it closes it."""
-        for agent in self._agents.values():
-            self._close(agent, [window for window in agent.windows.open if window.count], "shutdown")
+        self._agents.close()
         await self._ledger.commit()
 
-    async def _refuse_delegation(self, agent: _Agent, draft: InboundDraft, now: float) -> Receipt:
+    async def _refuse_delegation(self, agent: Agent, draft: InboundDraft, now: float) -> Receipt:
         place = agent.lineage.own(now)
         stamped = self._ledger.add(inbound_fields(draft, place))
         agent.windows.note(stamped.seq, stamped.data)
@@ -252,23 +287,6 @@ class Recorder:
             agent.windows.wid, agent.windows.node = place.wid, place.node
         await self._ledger.commit()
         return Receipt(stamped.seq, stamped.timestamp, "deny", draft.reason, place.wid, place.node, detail=draft.detail)
-
-    def _issue(
-        self,
-        windows: Iterable[Window],
-        place: Place,
-        trigger: str,
-        audience: tuple[str, ...] = (),
-        about: Mapping[str, Any] | None = None,
-    ) -> tuple[str, ...]:
-        """Close `windows` here and now: one BET each, under the node of `place`."""
-        end = self._ledger.now()
-        return tuple(self._issuer.issue(window, place, end, trigger, audience, about) for window in windows)
-
-    def _close(self, agent: _Agent, windows: list[Window], trigger: str) -> None:
-        if windows:
-            place = Place(agent.windows.wid, agent.windows.node, "inferred")
-            self._issue(windows, place, trigger)
 
     def _add(self, fields: Mapping[str, Any]) -> Stamped:
         """Put an entry into the log and, before anything else can be judged, into the memories."""
@@ -289,78 +307,25 @@ class Recorder:
             self._add_outcome(action, unknown(seq, why))
 
     def _add_outcome(self, action: Mapping[str, Any], draft: OutcomeDraft) -> None:
-        agent = self._agents.get(action["agent_id"]) or self._new_agent(action["agent_id"])
+        agent = self._agents.get(action["agent_id"])
         stamped = self._add(outcome_fields(action, draft))
         windows = agent.windows
         if not windows.node:
             windows.wid, windows.node = action["wid"], action["node"]
         windows.note(stamped.seq, stamped.data)
 
-    def _policies(self, agent_id: str) -> tuple[PolicyInfo, ...]:
-        return self._policies_for(agent_id) or (DEFAULT_DENY,)
-
-    def _new_agent(self, agent_id: str) -> _Agent:
-        start, size = self._ledger.now(), self._ledger.size
-        windows = [Window(agent_id, policy, start, size, None) for policy in self._policies(agent_id)]
-        for window in windows:
-            self._ledger.put_window(window.row())
-        return self._keep(agent_id, AgentWindows(windows, 0.0))
-
-    def _keep(self, agent_id: str, windows: AgentWindows) -> _Agent:
-        windows.due = next_due(time.monotonic(), self._interval, self._jitter)
-        agent = self._agents[agent_id] = _Agent(agent_id, windows, Lineage(self._mint_for(agent_id)))
-        return agent
-
     def _restore(self, stored: Reader) -> None:
-        """Take up the open windows; those whose policy changed or applies no longer end here."""
-        for agent_id, windows in restore(stored, self._policies).items():
-            self._apply(self._keep(agent_id, windows), self._policies(agent_id))
+        """Take up the open windows, and say of what was under way that nobody knows how it ended."""
+        self._agents.restore(stored)
         for seq, action in left_open(stored).items():
             self._add_outcome(action, unknown(seq, MONITOR_ENDED))
         self._awaited.anchor()
-
-    def _apply(self, agent: _Agent, policies: tuple[PolicyInfo, ...]) -> None:
-        """Make the agent's windows those of `policies`."""
-        applying = {policy.policy_id: policy for policy in policies}
-        start, size = self._ledger.now(), self._ledger.size
-        stale = [w for w in agent.windows.open if applying.get(w.policy.policy_id) != w.policy]
-        self._close(agent, [window for window in stale if window.count], "reload")
-        for window in stale:
-            policy = applying.get(window.policy.policy_id)
-            if policy is not None:
-                window.policy = policy
-            else:
-                window.first_seq = ENDED
-                self._ledger.put_window(window.row())
-        windows = {w.policy.policy_id: w for w in agent.windows.open if w.policy.policy_id in applying}
-        for policy in policies:
-            if policy.policy_id not in windows:
-                window = windows[policy.policy_id] = Window(agent.agent_id, policy, start, size, None)
-                self._ledger.put_window(window.row())
-        agent.windows.set(windows.values())
-
-    def _mint_for(self, agent_id: str) -> Callable[..., Minted]:
-        """The `lineage.Mint` of one agent: signs a node and keeps it in the store."""
-
-        def mint(
-            wid: str, parents: tuple[str, ...], audience: tuple[str, ...] = (), ext: Mapping[str, Any] | None = None
-        ) -> Minted:
-            node = ect.mint(
-                self._signer,
-                issuer=self._monitor_id,
-                subject=agent_id,
-                audience=(*self._audience, *audience),
-                wid=wid,
-                parents=parents,
-                now=self._ledger.now(),
-                ext=ext,
-            )
-            self._ledger.add_node(
-                NodeRow(node.jti, wid, agent_id, self._monitor_id, node.iat, parents, node.token, "minted")
-            )
-            return node
-
-        return mint
+        for seq, entry in undecided(stored):
+            draft, place = draft_of(entry)
+            nobody = Resolution(False, MONITOR_GONE, MONITOR)
+            fields = decision_fields(draft, place, seq, *settle(Judged(draft), nobody, Judged(draft)))
+            self._holds.decided(seq)
+            self._enter(self._agents.get(draft.agent_id), fields)
 
 
 def _denied(draft: InboundDraft, reason: str, detail: str) -> InboundDraft:

@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .entry import ActionDraft, InboundDraft
+from .entry import ActionDraft, InboundDraft, Resolution
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The draft with what the memories said. Of a denial: what the agent may do instead, and the behavior (JSON)."""
+    """The draft with what was said here. Of a denial: what the agent may do instead, and the behavior (JSON).
+
+    Of what is held: the `resolution`, if that is known already.
+    """
 
     draft: ActionDraft
     hint: str = ""
     behavior: Mapping[str, str] | None = None
+    resolution: Resolution | None = None
 
 
 class StateJudge(Protocol):

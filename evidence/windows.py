@@ -18,6 +18,7 @@ from .bet import Tally, aggregate
 from .store import WindowRow
 
 DEFAULT_POLICY = "urn:lictor:policy:default-deny"
+_BECAME = ("approved", "prevented")
 ENDED = -1
 """`first_seq` of the row of a window that was closed for good because its policy applies no longer."""
 
@@ -81,15 +82,20 @@ class Window:
             self._hash.update(data)
         self.count += 1
 
-    def judge(self, behavior_id: str, failed: bool, denied: bool) -> None:
-        """Count what one behavior of this policy said of an action."""
+    def judge(self, behavior_id: str, result: str, decision: str) -> None:
+        """Count what one behavior of this policy said of an action; of one that was held, what became of it too."""
         tally = self.tallies.get(behavior_id)
         if tally is None:
             tally = self.tallies[behavior_id] = Tally()
+        if result in _BECAME:
+            tally.approved += result == "approved"
+            tally.prevented += result == "prevented"
+            return
         tally.evaluated += 1
-        if failed:
+        if result != "pass":
             tally.violations += 1
-            tally.prevented += denied
+            tally.prevented += decision == "deny"
+            tally.held += decision == "hold"
 
     def evidence(self) -> str:
         """`bhv_evidence`: base64url SHA-256 over the JCS array of the entries so far."""
@@ -153,10 +159,10 @@ class AgentWindows:
             if window_of is None:
                 continue
             judged = True
-            failed = said["result"] != "pass"
+            result = said["result"]
             if window_of.first_seq <= seq:
-                window_of.judge(said["behavior_id"], failed, denied)
-            if failed and window_of not in violated:
+                window_of.judge(said["behavior_id"], result, decision)
+            if result != "pass" and window_of not in violated:
                 violated.append(window_of)
         if denied and not violated:
             for window in open_then:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from lictor.evidence import agents as module
 from lictor.evidence import awaited, bet, ect
-from lictor.evidence import recorder as module
 from lictor.evidence.bet import Bet
 from lictor.evidence.claims import KeyResolver, new_id
 from lictor.evidence.issuer import next_due
@@ -452,7 +452,7 @@ async def test_what_was_denied_is_not_forgotten_over_a_crash(monitor: Monitor) -
 
 
 def windows_of(monitor: Monitor) -> tuple[Window, ...]:
-    return monitor.recorder._agents[A].windows.open
+    return monitor.recorder._agents.get(A).windows.open
 
 
 async def test_a_binding_that_changed_while_nothing_ran_judged_its_own_entries_only(monitor: Monitor) -> None:

@@ -54,7 +54,7 @@ async def demanding(log: Any, running: Callable[[], Any]) -> AsyncIterator[Deman
     ledger, recorder = running()
     signer = KeySigner.from_file(log.trust.path / "monitors" / "one" / "evidence.key")
     issuer = Issuer(ledger, signer, "spiffe://example.test/monitor/one", ("spiffe://example.test/verifier",))
-    policies = recorder._policies_for
+    policies = recorder._agents._policies_for
     yield Demanding(log, ledger, issuer, Demands(ledger, issuer, policies, lambda: SqliteReader(log.ledger)), recorder)
     await ledger.close()
 
