@@ -5,8 +5,10 @@ The server's certificate is of a CA that no client is told of: a client that goe
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
+import hashlib
 import http.server
 import io
 import json
@@ -173,8 +175,10 @@ def _fill_python(served: Path) -> None:
         info = "lictor_test_demo-1.0.dist-info"
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: lictor-test-demo\nVersion: 1.0\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("lictor_test_demo/__init__.py", "")
         wheel.writestr(f"{info}/RECORD", "")
-    (folder / "index.html").write_text(f'<a href="{name}">{name}</a>')
+    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "index.html").write_text(f'<a href="{name}#sha256={digest}">{name}</a>')
 
 
 def _fill_npm(served: Path, url: str) -> None:
@@ -185,7 +189,9 @@ def _fill_npm(served: Path, url: str) -> None:
     (served / "npm").mkdir()
     with tarfile.open(served / "npm" / "demo.tgz", "w:gz") as archive:
         archive.addfile(member, io.BytesIO(data))
-    versions = {"1.0.0": {**manifest, "dist": {"tarball": f"{url}/npm/demo.tgz"}}}
+    digest = base64.b64encode(hashlib.sha512((served / "npm" / "demo.tgz").read_bytes()).digest()).decode()
+    dist = {"tarball": f"{url}/npm/demo.tgz", "integrity": f"sha512-{digest}"}
+    versions = {"1.0.0": {**manifest, "dist": dist}}
     document = {"name": "lictor-test-demo", "dist-tags": {"latest": "1.0.0"}, "versions": versions}
     (served / "npm" / "lictor-test-demo").write_text(json.dumps(document))
 
@@ -224,7 +230,7 @@ FETCHED: dict[str, Callable[[Place], list[str]]] = {
     "urllib3": python(URLLIB3),
     "urllib.request": python("import urllib.request; print(urllib.request.urlopen(URL).read().decode())"),
     "pip": lambda place: [
-        *(sys.executable, "-m", "pip", "download", "-q", "--no-cache-dir", "--no-deps", "-d", "downloaded"),
+        *(sys.executable, "-m", "pip", "install", "-q", "--no-cache-dir", "--target", "installed-by-pip"),
         *("--index-url", f"{place.url}/simple/", "lictor-test-demo==1.0"),
     ],
     "git": lambda place: ["git", "clone", "-q", f"{place.url}/demo.git", "cloned"],
@@ -234,7 +240,7 @@ FETCHED: dict[str, Callable[[Place], list[str]]] = {
     ],
 }
 LEFT_BEHIND = {
-    "pip": "downloaded/lictor_test_demo-1.0-py3-none-any.whl",
+    "pip": "installed-by-pip/lictor_test_demo/__init__.py",
     "git": "cloned/.git/HEAD",
     "npm": "installed/node_modules/lictor-test-demo/package.json",
 }
