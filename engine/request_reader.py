@@ -23,6 +23,7 @@ from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestHeaders, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http1 import Http1Server, make_body_reader
 
+from . import strict_head
 from .problem import Problem
 
 MAX_HEAD = 64 * 1024
@@ -60,22 +61,23 @@ class RequestReader(Http1Server):
                 yield from self._give_up(None, "unreadable_request", "the connection ended before a request's head did")
             yield commands.CloseConnection(self.conn)
             return
+        before = len(self.buf)
         lines = self.buf.maybe_extract_lines()
         while lines == []:  # empty lines before a request
+            before = len(self.buf)
             lines = self.buf.maybe_extract_lines()
         if (len(self.buf) if lines is None else sum(map(len, lines))) > MAX_HEAD:
             text = f"the head of the request has more than {MAX_HEAD} bytes"
             yield from self._give_up(None, "head_too_large", text)
         elif lines is not None:
-            yield from self._read_head([bytes(line) for line in lines], event)
+            yield from self._read_head([bytes(line) for line in lines], before - len(self.buf), event)
 
-    def _read_head(self, lines: list[bytes], event: events.ConnectionEvent) -> CommandGenerator:
+    def _read_head(self, lines: list[bytes], octets: int, event: events.ConnectionEvent) -> CommandGenerator:
         request: http.Request | None = None
         try:
-            found = http1.read_request_head(lines)
-            if found.http_version not in ("HTTP/1.0", "HTTP/1.1"):  # mitmproxy takes any, and 2.0 for real HTTP/2
-                raise ValueError(f"its version is {found.http_version!r}")
-            request = found
+            strict_head.check_lines(lines, octets)
+            request = http1.read_request_head(lines)
+            strict_head.check_coding(request)
             size = http1.expected_http_body_size(request)
         except ValueError as e:
             reason = "unreadable_request" if request is None else "invalid_request"

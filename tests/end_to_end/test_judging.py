@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from end_to_end.refused_requests import CALL, FORBIDDEN, REFUSED
+from end_to_end.attempts import CALL, FORBIDDEN
+from end_to_end.refused_bodies import BODIES
+from end_to_end.refused_heads import HEADS
+from end_to_end.refused_names import NAMES
+from end_to_end.refused_requests import REFUSED
 from end_to_end.wire import Wire, head
 from end_to_end.world import Monitor, Outside, Server, binding, target, until
 
@@ -81,9 +85,12 @@ def place(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[P
         yield Place(monitor, known, unknown, plain)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+ATTEMPTS = {**REFUSED, **NAMES, **HEADS, **BODIES}
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
 def test_refused(place: Place, name: str) -> None:
-    case, monitor = REFUSED[name], place.monitor
+    case, monitor = ATTEMPTS[name], place.monitor
     seen, since = place.seen, len(monitor.entries())
     with Wire(monitor) as wire:
         answer = case.send(wire, place)
