@@ -32,7 +32,10 @@ from .guard import Guard, NameRefused, check_head, same_name
 from .identify import Identify
 from .open_exchanges import OpenExchanges
 from .places import Places, unreachable
+from .request_ids import open_answers
 from .settling import MEMBER_DENIED, permit, refusal, refuse, unrecorded, whole_or_nothing
+from .tool_watch import ToolWatch
+from .upgrade import read_upgrade
 
 log = logging.getLogger(__name__)
 Hooked = Awaitable[None] | None
@@ -59,6 +62,7 @@ class Enforce:
         control: Control,
         open_exchanges: OpenExchanges,
         places: Places,
+        watch: Callable[[], ToolWatch],
     ) -> None:
         self._settings = settings
         self._policy = policy
@@ -67,6 +71,7 @@ class Enforce:
         self._control = control
         self._open = open_exchanges
         self._places = places
+        self._watch = watch
 
     def http_connect(self, flow: http.HTTPFlow) -> Hooked:
         agent = self._agent(flow)
@@ -197,10 +202,16 @@ class Enforce:
             actions = classify(policy.catalog, facts, policy.reads(exchange.agent_id, target, place(exchange)))
         except Unclassifiable as e:
             return self._refuse_name(flow, exchange, NameRefused(e.reason, str(e)))
+            if body:
+                session = flow.request.headers.get("mcp-session-id", "")
+                opened = open_answers(self._settings.salt, exchange.agent_id, session, actions, body)
+                if opened is not body:
+                    flow.request.content = opened
         exchange.classified = actions
         if exchange.delegated:
             exchange.salt = None
-        judged = whole_or_nothing([(a, policy.judge(as_action(exchange, a))) for a in actions])
+        watch = self._watch()
+        judged = whole_or_nothing([(a, watch.judge(a, policy.judge(as_action(exchange, a)))) for a in actions])
         if body is not None:
             exchange.request_tally = Tally(exchange.salt)
             exchange.request_tally.update(body)

@@ -16,6 +16,7 @@ from ..bindings.facts import Classified
 from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft, Receipt, Tokens
 from ..formats import base64url
 from ..formats.errors import LictorError
+from .reading import Reading
 from .upgrade import Upgrade
 
 _KEY = "lictor"
@@ -107,6 +108,8 @@ class Exchange:
     response_tally: Tally | None = None
     upgrade: Upgrade | None = None
     """The WebSocket that was asked for."""
+    reading: Reading | None = None
+    """The answer, if it is read before it is passed on (MCP)."""
     outcome_sent: bool = False
     ended_by: str | None = None
     """Why the monitor itself ended it, for the outcome."""

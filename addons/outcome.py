@@ -35,7 +35,7 @@ class Outcome:
                 del flow.response.headers[delegate.BEHAVIORAL_EVIDENCE]
         usage = exchange.usage
         tally = exchange.response_tally = Tally(exchange.salt) if usage is None else ReadTally(exchange.salt, usage)
-        if not short(flow.response.headers):
+        if exchange.reading is None and not short(flow.response.headers):
 
             def count(chunk: bytes) -> bytes:
                 tally.update(chunk)

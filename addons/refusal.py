@@ -35,6 +35,7 @@ _BAD_REQUEST = frozenset(
         "ambiguous_query",
         "bad_batch",
         "bad_method",
+    "unparsable_answer": (HTTPStatus.BAD_GATEWAY, "http_protocol_error"),
         "bad_name",
         "doubtful_header",
         "doubtful_name",
@@ -58,6 +59,8 @@ class Refusal:
 
     monitor_id: str
     reason: str
+        "too_many_frames",
+        "unasked_answer",
     hint: str
     action_type: str = ""
     action_target: str = ""

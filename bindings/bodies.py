@@ -15,7 +15,7 @@ def read_json(facts: RequestFacts) -> Any:
     if any(value.lower() != "identity" for value in facts.header("content-encoding")):
         raise Unclassifiable("encoded_body", "a body that decides must come without Content-Encoding")
     types = facts.header("content-type")
-    if len(types) > 1 or not _is_utf8(types[0] if types else ""):
+    if len(types) > 1 or not is_utf8(types[0] if types else ""):
         raise Unclassifiable("unparsable_body", "expected one Content-Type, with charset utf-8 if it has one")
     try:
         return strict_json.loads(facts.body or b"")
@@ -23,7 +23,8 @@ def read_json(facts: RequestFacts) -> Any:
         raise Unclassifiable("unparsable_body", f"the body cannot be judged: {e}") from None
 
 
-def _is_utf8(content_type: str) -> bool:
+def is_utf8(content_type: str) -> bool:
+    """Does a Content-Type say nothing else of its charset?"""
     parameters = [part.partition("=") for part in content_type.lower().split(";")[1:]]
     charsets = [value.strip(' \t"') for name, _, value in parameters if name.strip().startswith("charset")]
     return all(charset in ("utf-8", "utf8", "us-ascii") for charset in charsets)

@@ -21,11 +21,12 @@ def messages_of(facts: RequestFacts) -> tuple[list[dict[str, Any]], bool]:
     if not messages or len(messages) > MAX_BATCH:
         raise Unclassifiable("bad_batch", f"a batch has {len(messages)} messages, expected 1 to {MAX_BATCH}")
     for message in messages:
-        _check_message(message)
+        check_message(message)
     return messages, isinstance(value, list)
 
 
-def _check_message(message: Any) -> None:
+def check_message(message: Any) -> None:
+    """A request, a notification or a response that every parser takes for the same. Raises Unclassifiable."""
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
         raise Unclassifiable("not_json_rpc", 'expected a JSON-RPC object with "jsonrpc": "2.0"')
     check_spelling(message, _RPC_MEMBERS)

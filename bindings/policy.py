@@ -115,6 +115,14 @@ class Policy:
             return _decide(observing, None, rules.hint, action)
         return _decide(rules.rules, rules.satisfied, rules.hint, action)
 
+    def may_allow(self, action: Action) -> bool:
+        """Could an action of this type on this target go out, whatever it carries? Memories are not asked."""
+        rules = self._rules(action.agent_id).get(action.type)
+        if rules is None or action.agent_id in self.quarantined:
+            return False
+        observing = [r for r in rules.rules if r.targets is None or r.targets.matches(action.target)]
+        return bool(observing) and all(_may_let_out(rule, action) for rule in observing)
+
     def kept(self, action: Action) -> Kept:
         """What is to be kept of the action's content, allowed or not."""
         rules = self._rules(action.agent_id).get(action.type)
@@ -248,6 +256,13 @@ def _decide(rules: tuple[_Rule, ...], satisfied: Decision | None, hint: str, act
         if rule.compiled is not None and not rule.compiled.judge(action).ok:
             return _unsatisfied(rules, hint, action)
     return satisfied or _satisfied(rules)
+
+
+def _may_let_out(rule: _Rule, action: Action) -> bool:
+    """May the rule let out an action with this type and target, where it looks at nothing else, or at the content?"""
+    if rule.compiled is None or rule.compiled.reads != "target" or rule.effect in (Verdict.FLAG, Verdict.HOLD):
+        return True
+    return rule.compiled.judge(action).ok
 
 
 def _types(target: Target | None) -> tuple[ActionType, ...]:

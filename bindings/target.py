@@ -25,6 +25,9 @@ class Target:
     `protocol` names a classifier (`protocols.PROTOCOLS`). `client_cert` and `client_key` are what the monitor shows the
     server, `ca` what it trusts instead of the system's. `passthrough`: its tunnels are not intercepted, so that each is
     one action and what is inside of it none.
+
+    Of MCP: `lists` "allowed" leaves in lists what the agent may use, "all" everything; `pins` is the file of the tools
+    that were approved, `changed_tools` what becomes of others: "deny" or "flag".
     """
 
     urn: str
@@ -36,6 +39,9 @@ class Target:
     client_key: Path | None = None
     ca: Path | None = None
     passthrough: bool = False
+    lists: Literal["allowed", "all"] = "allowed"
+    pins: Path | None = None
+    changed_tools: Literal["deny", "flag"] = "deny"
 
     @property
     def action_type(self) -> ActionType:

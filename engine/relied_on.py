@@ -24,6 +24,8 @@ RELIED_ON: tuple[tuple[Callable[..., Any], str], ...] = (
     (layer.HttpStream.start_request_stream, "46f03368a2a54362"),
     (layer.HttpStream.state_consume_request_body, "45459c1bbd8bdb1a"),
     (layer.HttpStream.state_wait_for_response_headers, "10e32e91b2948164"),
+    (layer.HttpStream.start_response_stream, "b0de9e9a5ee27276"),
+    (layer.HttpStream.state_consume_response_body, "5323db61dfc7e2e1"),
     (layer.HttpStream.make_server_connection, "ddc7bc72f4d2fbc7"),
     (layer.HttpStream.check_killed, "368cad352d1e82b6"),
     (layer.HttpStream.check_invalid, "ef0a126eef45d903"),

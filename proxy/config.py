@@ -137,7 +137,10 @@ class Witnessing:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds: bytes of a body that must be understood, seconds to wait for a receipt, actions waiting at once."""
+    """Bounds: bytes of a body that must be understood, seconds to wait for a receipt, actions waiting at once.
+
+    `hold_s` is how long a held action waits for a decision, `held_actions` (of one agent: `…_per_agent`) how many may.
+    """
 
     judged_body_bytes: int
     websocket_message_bytes: int
@@ -145,6 +148,9 @@ class Limits:
     waiting_actions: int
     shutdown_s: float
     dns_timeout_s: float
+    hold_s: float
+    held_actions: int
+    held_actions_per_agent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +297,9 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
             waiting_actions=limits.get("waiting_actions", 1000),
             shutdown_s=float(limits.get("shutdown_s", 5)),
             dns_timeout_s=float(limits.get("dns_timeout_s", 5)),
+            hold_s=float(limits.get("hold_s", 300)),
+            held_actions=limits.get("held_actions", 256),
+            held_actions_per_agent=limits.get("held_actions_per_agent", 16),
         ),
     )
 
@@ -366,5 +375,8 @@ def _target(base: Path, index: int, table: dict[str, Any]) -> Target:
         protocol=table.get("protocol", "a2a" if table["kind"] == "agent" and not passthrough else "http"),
         agent_id=_spiffe(agent, f"target[{index}].agent") if agent else None,
         passthrough=passthrough,
+        lists=table.get("lists", "allowed"),
+        pins=base / table["pins"] if "pins" in table else None,
+        changed_tools=table.get("changed_tools", "deny"),
         **files,
     )

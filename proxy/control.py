@@ -21,9 +21,12 @@ from typing import Any
 import orjson
 
 from ..bindings.succession import Past, Succession
+from ..bindings.policy import IN_QUARANTINE, QUARANTINED
 from ..certs.domain import TrustDomain
 from ..evidence import durability
 from ..evidence.demand import Demands
+from ..evidence.entry import Resolution
+from ..evidence.held import MONITOR, MONITOR_GONE, Holds
 from ..evidence.issuer import Issuer
 from ..evidence.ledger import Ledger
 from ..evidence.recorder import Recorder
@@ -33,15 +36,20 @@ from ..formats import base64url
 from ..formats.errors import LictorError, UsageError
 from ..formats.jws import Signer
 from ..formats.keys import read_closed
+from .approvals import Approvals
+from .authority import Authority
 from .channel import Frames
 from .config import Config
+from .decisions import Decisions
 from .desk import Desk
 from .evidence_key import EvidenceKey
 from .operator import Operator
 from .orders import orders
 from .policies import policies_for
+from .quarantine import Quarantine
 from .reload import BindingsOnDisk
 from .state import State
+from .tools import Tools
 from .transparency import Transparency
 
 log = logging.getLogger(__name__)
@@ -94,6 +102,12 @@ class ControlProcess:
         signer = EvidenceKey(config)
         ledger = self._open_ledger(signer)
         self._state = State(self._in_force, self._store, ledger.size, ledger.now())
+        limits, monitor_id = config.limits, config.monitor.spiffe_id
+        holds = self._holds = Holds(ledger, limits.hold_s, limits.held_actions, limits.held_actions_per_agent)
+        self._quarantine = Quarantine(ledger, self._store, monitor_id, self._quarantine_changed)
+        approvals = Approvals(ledger, self._store, monitor_id)
+        self._authority = Authority(self._state, self._quarantine, approvals, self._in_force)
+        decisions = Decisions(ledger, self._quarantine, holds, approvals)
         self._recorder = Recorder(
             ledger,
             signer,
@@ -103,13 +117,14 @@ class ControlProcess:
             config.evidence.interval_s,
             config.evidence.jitter,
             stored=self._store,
-            state=self._state,
+            state=self._authority,
+            holds=holds,
         )
         self._desk = Desk(self._recorder)
         transparency = Transparency(config, ledger)
         retention = Retention(ledger, self._store, config.monitor.spiffe_id, self._recorder.needed_from)
         await retention.resume()
-        operator = Operator(config.ledger.path, orders(self._demands(ledger, signer), retention))
+        operator = Operator(config.ledger.path, orders(self._demands(ledger, signer), retention, decisions))
         ticker = asyncio.create_task(self._tick(ledger, signer))
         keeper = asyncio.create_task(retention.run(config.evidence.retention_days))
         try:
@@ -138,6 +153,7 @@ class ControlProcess:
         self._salt = log_salt(store)
         self._bindings.follow(Succession(Past.of(orjson.loads(row.data), row.id) for row in store.documents("binding")))
         ledger = Ledger.open(store, f"{config.monitor.trust_domain}/monitor/{config.monitor.name}", signer)
+        self._tools = Tools(config, store, ledger.put_meta)
         signer.enter(ledger, store, config.monitor.spiffe_id)
         durability.announce(ledger, store, config.monitor.spiffe_id)
         self._keep_bindings(ledger)
@@ -181,6 +197,8 @@ class ControlProcess:
                 await self._recorder.tick()
                 if self._bindings.poll():
                     await self._reload(ledger)
+                if self._tools.poll():
+                    self._tell_tools()
                 if await key.poll(ledger, self._config.monitor.spiffe_id):
                     self._announce(f"evidence is signed with the key {key.kid}")
                 if second % FRESHEN_EVERY == 0 and freshen(domain, self._config.monitor.name):
@@ -197,13 +215,23 @@ class ControlProcess:
         put_in_force = await self._state.change(found, ledger, lambda: SqliteReader(self._config.ledger.path))
         put_in_force()
         self._in_force = found
+        self._authority.put_in_force(found)
         self._policies = policies_for(found)
-        for worker in self._workers.values():
-            worker.frames.send([0, True, {"bindings": self._documents()}])
+        self._tell_workers({"bindings": self._documents()})
         self._keep_bindings(ledger)
         await self._recorder.reload()
         versions = ", ".join(f"{b.policy_id} {b.version}" for b in found) or "none: all is denied"
         self._announce(f"bindings in force: {versions}")
+
+    def _quarantine_changed(self) -> None:
+        """All workers refuse what the agents in quarantine do; what waited for a decision is denied."""
+        self._tell_workers({"quarantined": self._quarantine.agents()})
+        said = Resolution(False, QUARANTINED, MONITOR, IN_QUARANTINE.hint)
+        self._holds.resolve_all(lambda one: one.draft.agent_id in self._quarantine, said)
+
+    def _tell_workers(self, what: dict[str, Any]) -> None:
+        for worker in self._workers.values():
+            worker.frames.send([0, True, what])
 
     def _restart_workers(self) -> None:
         """They read the interception intermediate at their start only."""
@@ -241,7 +269,13 @@ class ControlProcess:
         return {
             "salt": base64url.encode(self._salt),
             "bindings": self._documents(),
+            "quarantined": self._quarantine.agents(),
+            "tools": self._tools.for_workers(),
         }
+
+    def _tell_tools(self) -> None:
+        for worker in self._workers.values():
+            worker.frames.send([0, True, {"tools": self._tools.for_workers()}])
 
     def _documents(self) -> list[dict[str, Any]]:
         return [dict(binding.document) for binding in self._in_force]
@@ -268,6 +302,7 @@ class ControlProcess:
     async def _end_workers(self) -> None:
         """SIGTERM, a grace time, SIGKILL; then what they said last is read."""
         self._stopping.set()
+        self._holds.resolve_all(lambda one: True, Resolution(False, MONITOR_GONE, MONITOR))
         ends = []
         for worker in self._workers.values():
             if worker.process.returncode is None:
@@ -296,6 +331,9 @@ class ControlProcess:
     def _received(self, worker: _Worker, frame: list[Any]) -> None:
         if frame[1] == "ready":
             worker.ready.set()
+        elif frame[1] == "tools":
+            if self._tools.take(**frame[2]):
+                self._tell_tools()
         else:
             self._desk.take(frame, worker.frames, worker)
 

@@ -14,10 +14,12 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..addons.answers import Answers
 from ..addons.enforce import Enforce, Settings
 from ..addons.exchange import permitted
 from ..addons.guard import Guard
@@ -26,6 +28,8 @@ from ..addons.ingress import Ingress, IngressSettings
 from ..addons.open_exchanges import REVOKED, OpenExchanges
 from ..addons.outcome import Outcome
 from ..addons.places import Places, Resolver
+from ..addons.tool_watch import ToolWatch
+from ..addons.tunnel import Tunnels
 from ..addons.usage import Usage
 from ..bindings.model import Binding
 from ..bindings.policy import Policy
@@ -105,7 +109,16 @@ class Worker:
 
     def _pushed(self, payload: dict[str, Any]) -> None:
         """What the control process says unasked: first everything, later what changed."""
-        self._policy = Policy(_bindings(payload["bindings"]), self._config.catalog())
+        if "tools" in payload:
+            self._watch = ToolWatch(**payload["tools"], tell=self._say_listed)
+            if "bindings" not in payload:
+                return
+        if "bindings" in payload:
+            policy = Policy(_bindings(payload["bindings"]), self._config.catalog())
+            self._policy = policy.with_quarantined(self._quarantined)
+        if "quarantined" in payload:
+            self._quarantined = frozenset(payload["quarantined"])
+            self._policy = self._policy.with_quarantined(self._quarantined)
         if not self._hello.done():
             self._hello.set_result(payload)
         if self._engine is not None:
@@ -114,6 +127,13 @@ class Worker:
     def _orphaned(self) -> None:
         log.error("the control process is gone: refusing everything, then exiting")
         if self._engine is None:
+            asyncio.get_running_loop().call_later(LAST_REFUSAL_S, self._cut_quarantined)
+
+    def _cut_quarantined(self) -> None:
+        self._open.end(self._identify.connections_of(self._quarantined), QUARANTINED)
+
+    def _say_listed(self, urn: str, tools: Mapping[str, str]) -> None:
+        self._control.tell("tools", {"urn": urn, "tools": tools})
             sys.exit(3)
         asyncio.get_running_loop().call_later(LAST_WORDS_S, self._engine.shutdown)
 
@@ -146,7 +166,17 @@ class Worker:
             identify,
             guard,
             places,
-            Enforce(settings, lambda: self._policy, identify, guard, self._control, open_exchanges, places),
+            Enforce(
+                settings,
+                lambda: self._policy,
+                identify,
+                guard,
+                self._control,
+                open_exchanges,
+                places,
+                lambda: self._watch,
+            ),
+            Answers(settings, lambda: self._policy, self._control, lambda: self._watch),
             Usage(config.limits.judged_body_bytes),
             Outcome(self._control, open_exchanges),
         ]

@@ -7,6 +7,7 @@ and headers that repeat it must agree (`mcp_headers`).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -96,7 +97,7 @@ def resource_target(urn: str, uri: str) -> str:
     return f"{urn}#resources/{quote(uri, safe=_URI_SAFE)}"
 
 
-def content_of(message: dict[str, Any]) -> dict[str, Any]:
+def content_of(message: Mapping[str, Any]) -> dict[str, Any]:
     """What criteria on parameters may look at."""
     method, params = message.get("method", ""), message.get("params")
     content: dict[str, Any] = {"rpc_method": method}

@@ -17,6 +17,7 @@ from lictor.addons.exchange import exchange_of, permitted
 from lictor.addons.guard import Guard
 from lictor.addons.places import Places
 from lictor.addons.settling import whole_or_nothing
+from lictor.addons.tool_watch import ToolWatch
 from lictor.bindings.catalog import Catalog, Target
 from lictor.bindings.facts import Classified
 from lictor.bindings.model import ActionType, Decision, Verdict
@@ -93,6 +94,7 @@ class Way:
             control,
             nothing_open(),
             self.places,
+            lambda: ToolWatch({}, {}, lambda urn, tools: None),
         )
 
     async def resolve(self, host: str) -> list[str]:
