@@ -85,9 +85,10 @@ def _check(target: Target) -> None:
     if target.protocol not in PROTOCOLS:
         known = ", ".join(PROTOCOLS)
         raise UsageError(f"the target {target.urn} has protocol {target.protocol!r}, expected one of {known}")
-    needed = PROTOCOLS[target.protocol].kind
-    if needed not in (None, target.kind):
-        raise UsageError(f"the target {target.urn} speaks {target.protocol}, so its kind must be {needed!r}")
+    kinds = PROTOCOLS[target.protocol].kinds
+    if target.kind not in kinds:
+        needed = " or ".join(map(repr, kinds))
+        raise UsageError(f"the target {target.urn} speaks {target.protocol}, so its kind must be {needed}")
     if not target.match:
         raise UsageError(f"the target {target.urn} matches nothing: give it at least one URL pattern")
     if (target.client_cert is None) != (target.client_key is None):

@@ -24,13 +24,18 @@ _BASE = re.compile(
 _NAMING = ("fallbacks", "models", "moderation", "tools")
 _DESCRIBING = frozenset(("custom", "function", "input_schema", "parameters"))
 """Members of a tool that describe what the agent itself does when the model asks for it."""
-_MEMBERS = frozenset(("model", "stream", "stream_options", "mcp_servers", "web_search_options", *_NAMING))
+_MEMBERS = frozenset(
+    (
+        *("background", "container", "mcp_servers", "model", "prompt", "stream", "stream_options", "web_search_options"),
+        *_NAMING,
+    )
+)
 
 
 class ModelApi:
     """`inference`: the operations whose JSON body names a model; `free`: those of them that use no tokens."""
 
-    kind: Kind | None = "model"
+    kinds: tuple[Kind, ...] = ("model",)
 
     def __init__(self, inference: frozenset[str], free: frozenset[str]) -> None:
         self.inference = inference | free

@@ -17,8 +17,8 @@ from .openai import OPENAI
 class Classifier(Protocol):
     """From requests to a target that speaks one protocol to actions. Has no state and does no I/O."""
 
-    kind: Kind | None
-    """The only kind that such a target can have; None: any."""
+    kinds: tuple[Kind, ...]
+    """The kinds that such a target can have."""
 
     def needs_body(self, method: str) -> bool:
         """Must the whole body of a request with this HTTP method be read to tell its actions?"""

@@ -29,7 +29,7 @@ MAX_PUSH_URLS = 8
 class A2a:
     """Another agent, by JSON-RPC, by the HTTP+JSON binding, or by gRPC (of which only the path is read)."""
 
-    kind: Kind | None = "agent"
+    kinds: tuple[Kind, ...] = ("agent",)
 
     def needs_body(self, method: str) -> bool:
         return method == "POST"

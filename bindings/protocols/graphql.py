@@ -26,7 +26,7 @@ _FOLDED = frozenset(name.casefold() for name in _MEMBERS)
 class GraphQl:
     """A tool or a data source that is asked in GraphQL."""
 
-    kind: Kind | None = None
+    kinds: tuple[Kind, ...] = ("tool", "data_source")
 
     def needs_body(self, method: str) -> bool:
         return method == "POST"

@@ -9,7 +9,7 @@ from ..target import ACTION_TYPES, Kind, Target
 class Http:
     """Any target that says nothing else of itself."""
 
-    kind: Kind | None = None
+    kinds: tuple[Kind, ...] = ("tool", "data_source", "model", "agent")
 
     def needs_body(self, method: str) -> bool:
         return False

@@ -43,7 +43,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 class Mcp:
     """A tool server. `tools/call` is an action on `<urn>#tools/<name>`, the session itself one on `<urn>`."""
 
-    kind: Kind | None = "tool"
+    kinds: tuple[Kind, ...] = ("tool",)
 
     def needs_body(self, method: str) -> bool:
         return method == "POST"

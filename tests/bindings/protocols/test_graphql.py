@@ -14,7 +14,8 @@ from lictor.bindings.facts import Classified, RequestFacts, Unclassifiable
 from lictor.bindings.graphql_document import MAX_SOURCE, MAX_TOKENS
 from lictor.bindings.jsonrpc import MAX_BATCH
 from lictor.bindings.model import ActionType
-from lictor.bindings.target import Target
+from lictor.bindings.target import Kind, Target
+from lictor.formats.errors import UsageError
 
 TARGET = Target("urn:example:ds:g", "data_source", ("https://g.example/graphql",), "graphql")
 TOOL = Target("urn:example:tool:g", "tool", ("https://t.example/graphql",), "graphql")
@@ -87,6 +88,12 @@ def test_the_fields_at_the_top_are_the_actions(facts: RequestFacts, expected: li
 def test_the_kind_of_target_says_the_type_of_action() -> None:
     assert one(post("{a}")).type is ActionType.DATA_SOURCE_ACCESS
     assert one(request("t.example/graphql", {"query": "{a}"})).type is ActionType.TOOL_CALL
+
+
+@pytest.mark.parametrize("kind", ["model", "agent"])
+def test_no_other_kind_speaks_it(kind: Kind) -> None:
+    with pytest.raises(UsageError, match="its kind must be 'tool' or 'data_source'"):
+        Catalog([Target("urn:example:x", kind, ("https://x.example/",), "graphql")])
 
 
 def test_the_operation_s_name_is_kept_as_a_parameter() -> None:
