@@ -24,12 +24,8 @@ _BASE = re.compile(
 _NAMING = ("fallbacks", "models", "moderation", "tools")
 _DESCRIBING = frozenset(("custom", "function", "input_schema", "parameters"))
 """Members of a tool that describe what the agent itself does when the model asks for it."""
-_MEMBERS = frozenset(
-    (
-        *("background", "container", "mcp_servers", "model", "prompt", "stream", "stream_options", "web_search_options"),
-        *_NAMING,
-    )
-)
+_DOING = ("background", "container", "mcp_servers", "prompt", "stream", "stream_options", "web_search_options")
+_MEMBERS = frozenset(("model", *_NAMING, *_DOING))
 
 
 class ModelApi:
