@@ -11,6 +11,7 @@ import pytest
 
 A = "spiffe://e.example/agent/default"
 MCP, PEER, FILES = "urn:ex:tool:mcp", "urn:ex:agent:b", "https://files.example/v1/items"
+MODEL, GRAPH = "urn:ex:model:o", "urn:ex:tool:g"
 TARGETS = f"""
 [[target]]
 urn = "{MCP}"
@@ -22,12 +23,29 @@ match = ["https://mcp.example/mcp"]
 urn = "{PEER}"
 kind = "agent"
 match = ["https://b.example/**"]
+
+[[target]]
+urn = "{MODEL}"
+kind = "model"
+protocol = "openai"
+match = ["https://o.example/v1/**"]
+
+[[target]]
+urn = "{GRAPH}"
+kind = "tool"
+protocol = "graphql"
+match = ["https://g.example/graphql"]
 """
 BEHAVIORS = [
     {
         "behavior_id": "tools",
         "observable_actions": ["tool_call"],
-        "compliance_criteria": {"type": "allowlist", "values": [MCP, f"{MCP}#tools/read"]},
+        "compliance_criteria": {"type": "allowlist", "values": [MCP, f"{MCP}#tools/read", f"{GRAPH}#query/user"]},
+    },
+    {
+        "behavior_id": "models",
+        "observable_actions": ["model_inference"],
+        "compliance_criteria": {"type": "allowlist", "values": [f"{MODEL}#models/small"]},
     },
     {
         "behavior_id": "paths",
@@ -132,6 +150,25 @@ def test_a_batch_is_judged_member_by_member(ask: Ask, tmp_path: Path) -> None:
     body.write_text(json.dumps([ping, other]))
     code, result = ask("https://mcp.example/mcp", "--body", body)
     assert (code, [action["decision"] for action in result["actions"]]) == (1, ["allow", "deny"])
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "targets", "code"),
+    [
+        ("https://o.example/v1/chat/completions", {"model": "small"}, [f"{MODEL}#models/small"], 0),
+        ("https://o.example/v1/chat/completions", {"model": "large"}, [f"{MODEL}#models/large"], 1),
+        ("https://o.example/v1/files", {"model": "small"}, [f"{MODEL}#/v1/files"], 1),
+        ("https://g.example/graphql", {"query": "{ user { name } }"}, [f"{GRAPH}#query/user"], 0),
+        ("https://g.example/graphql?query=%7Buser%7D", None, [f"{GRAPH}#query/user"], 0),
+        ("https://g.example/graphql", {"query": "{ a }"}, [f"{GRAPH}#query/a"], 1),
+    ],
+)
+def test_what_stands_in_the_body_is_judged(
+    ask: Ask, tmp_path: Path, url: str, body: Any, targets: list[str], code: int
+) -> None:
+    (tmp_path / "body.json").write_text(json.dumps(body))
+    found, result = ask(url, *(["--body", tmp_path / "body.json"] if body else []))
+    assert ([action["action_target"] for action in result["actions"]], found) == (targets, code)
 
 
 def test_an_action_without_a_request(ask: Ask) -> None:
