@@ -21,6 +21,7 @@ MAX_COUNT = (1 << 53) - 1
 MAX_MODEL = 256
 _INPUT = ("input_tokens", "prompt_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _OUTPUT = ("output_tokens", "completion_tokens")
+_TAKEN = frozenset((*_INPUT, *_OUTPUT, "total_tokens", "iterations"))
 _LAST = frozenset((b"message_stop", b"response.completed", b"response.failed", b"response.incomplete"))
 
 
@@ -117,7 +118,8 @@ class UsageReader:
             return
         for holder in (value, value.get("response"), value.get("message")):
             if isinstance(holder, dict) and isinstance(holder.get("usage"), dict):
-                self._found |= {name: said for name, said in holder["usage"].items() if said is not None}
+                said = holder["usage"]
+                self._found |= {name: said[name] for name in _TAKEN if said.get(name) is not None}
                 if isinstance(holder.get("model"), str):
                     self._model = holder["model"][:MAX_MODEL]
                 # At its start Anthropic states the input and a first token of output only.

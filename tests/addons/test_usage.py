@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -171,6 +172,17 @@ def test_what_is_not_read_is_unknown() -> None:
     zipped.update(json.dumps({"usage": CHAT}).encode())
     assert zipped.stated(True) == UNKNOWN
     assert reader().stated(False) == UNKNOWN
+
+
+def test_a_server_cannot_make_the_reader_grow() -> None:
+    endless = reader()
+    endless.begin("text/event-stream", "identity")
+    for n in range(200):
+        endless.update(sse({"usage": {**CHAT, f"x{n}": "y" * 1000}}))
+    assert sys.getsizeof(endless._found) < 1000
+    endless.update(b"data: " + b"x" * (2 * LIMIT))
+    endless.update(b"x" * (2 * LIMIT))
+    assert endless._events is None
 
 
 def test_what_is_free_used_nothing_whatever_it_says() -> None:
