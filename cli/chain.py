@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from ..verifier.chain import Chain, read_chain, verify_chain
 from ..verifier.log import verify_log
+from ..verifier.reconciliation import Edge, edge_json, reconcile
 from ..verifier.report import LogReport
 from .evidence_view import FILE, chain_trees, find_ca, read_ca, trust_options
 from .log_view import plain
@@ -17,6 +19,14 @@ from .output import console, errors, json_option, print_json
 
 _FILES = click.argument("files", metavar="FILE|LEDGER…", nargs=-1, required=True, type=FILE)
 _COLOURS = {"intact": "green", "bad": "red", "prefix_only": "yellow", "gap": "yellow", "missing": "yellow"}
+
+_STATES = {
+    "agreed": "of which both monitors recorded the same",
+    "refused": "not taken by the callee",
+    "open": "without an outcome yet",
+    "one_sided": "of which one monitor's record is not there",
+    "contradicted": "of which the monitors recorded different things",
+}
 
 
 @click.group()
@@ -45,18 +55,24 @@ def show(files: tuple[Path, ...], as_json: bool) -> None:
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, files: tuple[Path, ...], trust: Path | None, config: Path, as_json: bool) -> None:
-    """Verify the logs and the chain that they tell of, offline. Exit 0 intact, 1 bad, 3 something is not there."""
+    """Verify the logs and the chain that they tell of, offline. Exit 0 intact, 1 bad, 3 something is not there.
+
+    What the monitors at both ends of a delegation recorded of it is compared: ids, digests, status, times.
+    """
     ca = read_ca(find_ca(trust, config))
     with errors.status(Text("verifying")):
         logs = {path: verify_log(path, ca) for path in files}
         chain = verify_chain(files, ca)
+        edges, differences = reconcile(files, chain)
+        chain.problems += differences
     codes = {"intact": 0, "bad": 1, "gap": 3, "prefix_only": 3}
     verdicts = [chain.verdict, *(report.verdict for report in logs.values())]
     code = 1 if "bad" in verdicts else max(codes[verdict] for verdict in verdicts)
     if as_json:
-        print_json({"ok": code == 0, "chain": chain.to_json(), "logs": [_log_json(*item) for item in logs.items()]})
+        shown = {**chain.to_json(), "edges": [edge_json(edge) for edge in edges]}
+        print_json({"ok": code == 0, "chain": shown, "logs": [_log_json(*item) for item in logs.items()]})
     else:
-        _print(chain, logs)
+        _print(chain, logs, edges)
     ctx.exit(code)
 
 
@@ -64,11 +80,13 @@ def _log_json(path: Path, report: LogReport) -> dict[str, Any]:
     return {"file": str(path), **report.to_json()}
 
 
-def _print(chain: Chain, logs: dict[Path, LogReport]) -> None:
+def _print(chain: Chain, logs: dict[Path, LogReport], edges: list[Edge]) -> None:
     for path, report in logs.items():
         problem = f": {report.problem}" if report.problem else f", {report.entries} entries, {report.bets} BETs"
         console.print(_verdict(report.verdict), Text(plain(f"log {path}{problem}")))
     _print_problems(chain)
+    for state, count in Counter(edge.state for edge in edges).items():
+        console.print(Text(f"{count} delegation{'s' if count > 1 else ''} {_STATES[state]}"))
     counted = f"chain of {len(chain.nodes)} nodes and {len(chain.bets)} BETs in {len(chain.workflows())} workflows"
     console.print(_verdict(chain.verdict), Text(counted))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -88,6 +90,31 @@ def test_evidence_travels_both_ways(pair: Any, domain: Any) -> None:
     outcome = a.outcome()
     assert outcome["peer_ect"]
     assert outcome["request_digest"].startswith("sha-256:")
+
+
+def test_both_monitors_recorded_the_same(pair: Any, domain: Any) -> None:
+    a, b, _, url = pair
+    with client(a) as http:
+        assert [http.post(url, json=MESSAGE).status_code for _ in range(2)] == [200, 200]
+    a.stop()
+    b.stop()
+    ledgers = [str(monitor.path / "data" / "ledger.sqlite") for monitor in (a, b)]
+    command = [
+        sys.executable,
+        "-m",
+        "lictor",
+        "chain",
+        "verify",
+        *ledgers,
+        "--trust",
+        str(domain.identity_ca),
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    shown = json.loads(done.stdout)
+    assert done.returncode == 0, shown
+    assert [edge["state"] for edge in shown["chain"]["edges"]] == ["agreed", "agreed"]
+    assert {edge["callee"] for edge in shown["chain"]["edges"]} == {AGENT_B}
 
 
 def a_id(monitor: Any) -> str:

@@ -1,0 +1,249 @@
+"""Both ends of each delegation: what the caller's monitor wrote down of it, held to what the callee's wrote down.
+
+An edge is a delegation that went out (an entry of the caller, with the node that was minted for it) and one that came
+in (an entry of the callee, which names that node among its parents). Both monitors saw the same bytes go by, so both
+recorded the same digests of request and response, the same status, the same ids, in compatible times; what the callee
+sent back beside its response is held to the node that its own log has. An end that is in none of the files is missing;
+one that should be in a file that is there is a lie of one of the two.
+
+The entries are read as the files have them: that they are what was signed, `verify_log` says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from ..evidence.claims import SKEW
+from ..evidence.export import EntryLine, ErasedLine, Header, Record, export_lines, open_lines, read_records
+from ..evidence.sqlite_store import SqliteReader
+from ..formats import base64url
+from ..formats.errors import FormatError
+from .chain import Chain, Problem
+from .log import is_ledger
+
+State = Literal["agreed", "refused", "open", "one_sided", "contradicted"]
+LET_OUT = frozenset(("allow", "flag"))
+_COMPARED = ("request_bytes", "request_digest", "response_bytes", "response_digest", "status")
+
+
+@dataclass(slots=True)
+class End:
+    """One end of a delegation: entry `seq` of the log `origin`, about `agent`. `outcome` is empty until there is one.
+
+    Of the caller, `nodes` holds the one node that was minted for the delegation. Of the callee, `node` is its own and
+    `nodes` are those that came with the work; `peer` is the monitor that brought them, `caller` the agent behind that.
+    """
+
+    origin: str
+    seq: int
+    agent: str
+    timestamp: float
+    wid: str
+    node: str
+    nodes: tuple[str, ...]
+    peer: str = ""
+    caller: str = ""
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+    ended: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One delegation; `caller` and `callee` are agents, "" where the files do not say.
+
+    `state`: agreed; refused (the callee did not take it, or nothing arrived); open (an outcome is still to come);
+    one_sided (the other end is in none of the files); contradicted.
+    """
+
+    state: State
+    wid: str
+    node: str
+    caller: str
+    callee: str
+    callee_node: str = ""
+
+
+@dataclass(slots=True)
+class _Logs:
+    """The ends of all files. `holders`: whose delegations each file would have; `erased`: files that lack entries."""
+
+    outgoing: list[End] = field(default_factory=list)
+    incoming: defaultdict[str, list[End]] = field(default_factory=lambda: defaultdict(list))
+    origins: set[str] = field(default_factory=set)
+    served: set[str] = field(default_factory=set)
+    erased: set[str] = field(default_factory=set)
+
+
+def reconcile(paths: Iterable[Path], chain: Chain) -> tuple[list[Edge], list[Problem]]:
+    """All delegations that the files tell of, and what does not hold. Raises UsageError if a file cannot be read."""
+    logs = _read(paths)
+    edges: list[Edge] = []
+    problems: list[Problem] = []
+    for out in logs.outgoing:
+        found = [end for end in logs.incoming.pop(out.node, []) if out.node in end.nodes]
+        if not found:
+            edges.append(Edge(_state_alone(out), out.wid, out.node, out.agent, ""))
+            problems += _without_callee(out, logs, chain)
+        for end in found:
+            differences = list(_differences(out, end, chain))
+            state: State = "contradicted" if differences else "agreed" if end.outcome and out.outcome else "open"
+            edges.append(Edge(state, out.wid, out.node, out.agent, end.agent, end.node))
+            problems += [_contradiction(out, end, what) for what in differences]
+        if len(found) > 1:
+            where = " and ".join(f"{end.origin}, entry {end.seq}" for end in found)
+            problems.append(Problem("bad", f"the delegation {out.node} was taken more than once: {where}", out.node))
+    for node, ends in logs.incoming.items():
+        for end in ends:
+            edges.append(Edge("one_sided", end.wid, node, end.caller, end.agent, end.node))
+            problems.append(_without_caller(node, end, logs))
+    return edges, problems
+
+
+def _state_alone(out: End) -> State:
+    if not out.outcome:
+        return "open"
+    return "one_sided" if _was_taken(out) else "refused"
+
+
+def _was_taken(out: End) -> bool:
+    """Whether the callee has answered as one that took the work."""
+    status = out.outcome.get("status")
+    return isinstance(status, int) and 200 <= status < 300
+
+
+def _without_callee(out: End, logs: _Logs, chain: Chain) -> Iterator[Problem]:
+    """A delegation that was answered, of which no file says that it came in."""
+    if not _was_taken(out):
+        return
+    named = f"the delegation {out.node} (entry {out.seq} of {out.origin})"
+    minted = chain.nodes.get((out.wid, out.node))
+    callees = set(minted.ect.audience) if minted is not None else set()
+    if callees & logs.served and not logs.erased:
+        what = f"{named} was answered, and the log of {', '.join(sorted(callees & logs.served))} knows nothing of it"
+        yield Problem("bad", what, out.node)
+    else:
+        yield Problem("missing", f"that {named} came in is in none of the files", out.node)
+
+
+def _without_caller(node: str, end: End, logs: _Logs) -> Problem:
+    named = f"the delegation {node} that came in (entry {end.seq} of {end.origin})"
+    origin = end.peer.removeprefix("spiffe://")
+    if origin in logs.origins and origin not in logs.erased:
+        return Problem("bad", f"the log of {end.peer} knows nothing of {named}", node)
+    return Problem("missing", f"that {named} went out is in none of the files", node)
+
+
+def _contradiction(out: End, end: End, what: str) -> Problem:
+    where = f"entry {out.seq} of {out.origin} and entry {end.seq} of {end.origin}"
+    return Problem("bad", f"the two ends of the delegation {out.node} differ in {what} ({where})", out.node)
+
+
+def _differences(out: End, end: End, chain: Chain) -> Iterator[str]:
+    if out.wid != end.wid:
+        yield f"the workflow: {out.wid} and {end.wid}"
+    if out.agent != end.caller:
+        yield f"who delegates: {out.agent} and {end.caller}"
+    if f"spiffe://{out.origin}" != end.peer:
+        yield f"the monitor that brought it: {out.origin} and {end.peer}"
+    if end.timestamp < out.timestamp - SKEW or (out.ended is not None and end.timestamp > out.ended + SKEW):
+        yield f"time by more than the skew of {SKEW:.0f} s"
+    if not (out.outcome.get("complete") and end.outcome.get("complete")):
+        return
+    for name in _COMPARED:
+        mine, theirs = out.outcome.get(name), end.outcome.get(name)
+        if mine != theirs:
+            yield f"{name}: {mine} and {theirs}"
+    answered = chain.nodes.get((end.wid, end.node))
+    if answered is not None and _digest(answered.ect.token) not in out.outcome.get("peer_ect", ()):
+        yield f"the node that came back: the caller did not get {end.node}"
+
+
+def _digest(line: str) -> str:
+    return base64url.encode(hashlib.sha256(line.encode()).digest())
+
+
+def edge_json(edge: Edge) -> dict[str, Any]:
+    """An edge for `--json`."""
+    return asdict(edge)
+
+
+def _read(paths: Iterable[Path]) -> _Logs:
+    logs = _Logs()
+    for path in paths:
+        try:
+            if is_ledger(path):
+                with closing(SqliteReader(path)) as reader, closing(export_lines(reader)) as lines:
+                    _take(logs, (record for _, record in read_records(lines)))
+            else:
+                with open_lines(path) as lines:
+                    _take(logs, (record for _, record in read_records(lines)))
+        except FormatError:
+            continue  # what verifying the log itself reports
+    return logs
+
+
+def _take(logs: _Logs, records: Iterator[Record]) -> None:
+    origin = ""
+    awaiting: dict[int, End] = {}
+    for record in records:
+        if isinstance(record, Header):
+            origin = record.origin
+            logs.origins.add(origin)
+        elif isinstance(record, ErasedLine):
+            logs.erased.add(origin)
+        elif isinstance(record, EntryLine) and b'"delegation"' in record.data:
+            _take_entry(logs, origin, awaiting, _parse(record.data))
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        entry = orjson.loads(data)
+    except orjson.JSONDecodeError as e:
+        raise FormatError(f"an entry is not JSON: {e}") from None
+    if not isinstance(entry, dict):
+        raise FormatError("an entry is not a JSON object")
+    return entry
+
+
+def _take_entry(logs: _Logs, origin: str, awaiting: dict[int, End], entry: dict[str, Any]) -> None:
+    if entry.get("action_type") != "delegation":
+        return
+    try:
+        if "outcome_of" in entry:
+            end = awaiting.pop(entry["outcome_of"], None)
+            if end is not None:
+                end.outcome, end.ended = dict(entry["outcome"]), float(entry["timestamp"])
+            return
+        parameters = entry["action_parameters"]
+        inbound = parameters.get("direction") == "inbound"
+        if inbound:
+            logs.served.add(entry["agent_id"])
+        if entry["decision"] not in LET_OUT:
+            return
+        end = End(
+            origin,
+            entry["seq"],
+            entry["agent_id"],
+            float(entry["timestamp"]),
+            entry["wid"],
+            entry["node"],
+            tuple(parameters["parents"]) if inbound else (entry["node"],),
+            parameters["peer"] if inbound else "",
+            parameters["caller"] if inbound else "",
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise FormatError(f"an entry of a delegation is malformed: {e!r}") from None
+    awaiting[end.seq] = end
+    if not inbound:
+        logs.outgoing.append(end)
+        return
+    for node in end.nodes:
+        logs.incoming[node].append(end)
