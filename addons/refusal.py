@@ -16,6 +16,7 @@ import orjson
 from mitmproxy import http
 
 from ..bindings.model import ActionType, BehaviorResult
+from ..engine.grpc_status import failed
 
 _UNPRINTABLE = re.compile(rb"[^ -~]")
 JSONRPC_REFUSED = -32010  # of the range for implementations; A2A owns -32001 to -32009, MCP -32020 to -32099
@@ -24,19 +25,25 @@ _NOT_POLICY = {
     "overloaded": (HTTPStatus.SERVICE_UNAVAILABLE, "proxy_internal_error"),
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "http_request_error"),
     "head_too_large": (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "http_request_error"),
+    "misdirected_request": (HTTPStatus.MISDIRECTED_REQUEST, "http_request_error"),
+    "head_timeout": (HTTPStatus.REQUEST_TIMEOUT, "http_request_error"),
+    "body_timeout": (HTTPStatus.REQUEST_TIMEOUT, "http_request_error"),
     "address_refused": (HTTPStatus.FORBIDDEN, "destination_ip_prohibited"),
+    "unparsable_answer": (HTTPStatus.BAD_GATEWAY, "http_protocol_error"),
     "name_not_resolved": (HTTPStatus.BAD_GATEWAY, "dns_error"),
 }
 _BAD_REQUEST = frozenset(
     (
         "ambiguous_member",
+        "ambiguous_model",
         "ambiguous_operation",
         "ambiguous_path",
         "ambiguous_query",
+        "ambiguous_uri",
         "bad_batch",
         "bad_method",
-    "unparsable_answer": (HTTPStatus.BAD_GATEWAY, "http_protocol_error"),
         "bad_name",
+        "bad_push_url",
         "doubtful_header",
         "doubtful_name",
         "encoded_body",
@@ -46,6 +53,8 @@ _BAD_REQUEST = frozenset(
         "name_mismatch",
         "not_graphql",
         "not_json_rpc",
+        "too_many_frames",
+        "unasked_answer",
         "unparsable_body",
         "unreadable_request",
         "unsupported_scheme",
@@ -59,8 +68,6 @@ class Refusal:
 
     monitor_id: str
     reason: str
-        "too_many_frames",
-        "unasked_answer",
     hint: str
     action_type: str = ""
     action_target: str = ""
@@ -116,6 +123,12 @@ class Refusal:
         body = orjson.dumps(problem, option=orjson.OPT_INDENT_2) + b"\n"
         fields = [(b"Content-Type", b"application/problem+json"), *self.headers()]
         return _response(self.status, body, fields, self._reason_phrase())
+
+    def grpc(self) -> http.Response:
+        """The refusal as gRPC callers read it; evidence and reason are among their trailing metadata."""
+        response = failed(self.status, self._reason_phrase().decode("ascii"))
+        response.headers.fields += tuple(self.headers())
+        return response
 
     def _reason_phrase(self) -> bytes:
         # Most clients show nothing of a refused CONNECT but this phrase, so it says what happened and where to look.

@@ -6,6 +6,7 @@ from mitmproxy import http
 
 from ..bindings.facts import Classified
 from ..bindings.model import BehaviorResult, Decision, Verdict
+from ..engine.grpc_status import is_grpc
 from ..evidence.entry import Receipt
 from ..formats.errors import LictorError
 from .exchange import Exchange, Tally
@@ -36,6 +37,8 @@ def refuse(flow: http.HTTPFlow, exchange: Exchange, why: Refusal) -> None:
     ids = [action.rpc_id for action in calls if action.rpc_id is not None]
     if ids and why.reason not in ("monitor_error", "overloaded"):
         flow.response = why.jsonrpc(ids, batch=len(calls) > 1)
+    elif is_grpc(flow.request):
+        flow.response = why.grpc()
     else:
         flow.response = why.response()
 

@@ -21,6 +21,7 @@ from mitmproxy.utils import human
 
 from .dialling import addresses_of, dial
 from .hook_dispatch import Dispatcher, Pending, hook_data
+from .http2_windows import Windows
 from .peer import Peer
 from .protocol_layers import established_tunnel
 
@@ -47,8 +48,6 @@ class ConnectionDriver:
     def __init__(self, owner: Owner, client: Client, top: layer.Layer, peer: Peer, idle_timeout: float) -> None:
         self.client = client
         self.layer = top
-        # Layers reach these through their context, which is handed down from layer to layer.
-        top.context.__dict__.update(dispatch=self.dispatch, send_tls=self.send_tls, connecting=self.connecting)
         self.cut_off = False
         self._in_connect = False  # a CONNECT was answered with 200, its tunnel not yet entered
         self._owner = owner
@@ -67,6 +66,11 @@ class ConnectionDriver:
         peer.driver, peer.connection = self, client
         self.peer = peer
         self.peers: dict[Connection, Peer] = {client: peer}
+        self._windows = Windows(self.peers)
+        # Layers reach these through their context, which is handed down from layer to layer.
+        top.context.__dict__.update(
+            dispatch=self.dispatch, send_tls=self.send_tls, connecting=self.connecting, windows=self._windows
+        )
         self._dirty: list[Peer] = []
 
     def start(self) -> None:
@@ -107,19 +111,25 @@ class ConnectionDriver:
             self._busy = False
             if self._in_connect and (inner := established_tunnel(self.layer)) is not None:
                 self.layer, self._in_connect = inner, False
-            dirty = self._dirty
-            if dirty:
-                self._dirty = []
-                for peer in dirty:
-                    peer.flush()
+            if self._windows:
+                self._windows.balance()
+                self.regulate()
+            self._flush()
         if queue:  # what cut() has queued
             self._drain()
+
+    def _flush(self) -> None:
+        dirty = self._dirty
+        if dirty:
+            self._dirty = []
+            for peer in dirty:
+                peer.flush()
 
     def received(self, peer: Peer, data: bytes) -> None:
         """Bytes have come in from a peer."""
         if peer.closed_seen:
             return
-        if self._waiting or (self._connecting and peer is self.peer):
+        if (self._waiting or (self._connecting and peer is self.peer)) and not peer.windowed:
             self._held += len(data)
             if self._held > HELD_BYTES_MAX:
                 self.regulate()
@@ -382,9 +392,28 @@ class ConnectionDriver:
         """Read from one side only while the other takes what it is sent and not too much has piled up here."""
         piled = self._held > HELD_BYTES_MAX
         upstream = [peer for peer in self.peers.values() if peer is not self.peer]
-        self.peer.read(not piled and not any(peer.blocked for peer in upstream))
+        client = self.peer
+        if client.windowed:
+            client.read(not client.blocked)
+        else:
+            client.read(not piled and not client.choked and not any(peer.blocked for peer in upstream))
         for peer in upstream:  # while a stream waits for its server, that is what it waits to be read
-            peer.read(not (piled and self._waiting) and not self.peer.blocked)
+            if peer.windowed:
+                peer.read(not peer.blocked)
+            else:
+                peer.read(not (piled and self._waiting) and not client.blocked and not peer.choked)
+
+    def drained(self) -> None:
+        """A send buffer has emptied: read on, and open windows of HTTP/2 (later, as a write may be under way)."""
+        self.regulate()
+        if self._windows:
+            self._loop.call_soon(self._rebalance)
+
+    def _rebalance(self) -> None:
+        if not self._busy:
+            self._windows.balance()
+            self.regulate()
+            self._flush()
 
     def _check_idle(self) -> None:
         idle = self._loop.time() - self._last_activity

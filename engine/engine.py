@@ -23,7 +23,7 @@ from mitmproxy.addons import core, disable_h2c, proxyserver
 from mitmproxy.proxy import context, layer, layers, mode_specs
 
 from ..formats.errors import UsageError
-from . import patches, websocket_layer
+from . import http2_streams, patches, websocket_layer
 from .connection_driver import ConnectionDriver
 from .hook_dispatch import Dispatcher
 from .peer import Peer
@@ -40,7 +40,8 @@ REQUIRED_OPTIONS: dict[str, Any] = {
     "allow_hosts": [],
     "client_certs": None,
     "connection_strategy": "lazy",
-    "http2": False,
+    "http2": False,  # by itself; `upstream_tls` chooses it for the layers in `http2_streams`
+    "http2_ping_keepalive": 0,
     "http3": False,
     "ignore_hosts": [],
     "rawtcp": False,
@@ -106,6 +107,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         patches.apply()
+        http2_streams.install()
         websocket_layer.install(self._options.websocket_message_bytes)
         self._master = self._make_master()
         self.dispatcher = Dispatcher(self._master.addons.chain, self.cut)

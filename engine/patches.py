@@ -33,6 +33,7 @@ from mitmproxy.proxy.layers.http._events import RequestHeaders
 from OpenSSL import SSL
 
 from ..formats.errors import UsageError
+from . import connection_reuse
 
 CHECKED_VERSION = "12.2.3"
 
@@ -111,7 +112,9 @@ def http_layer_event_to_child(self: HttpLayer, child: layer.Layer, event: events
             if stream is not None:  # else it is finished already
                 yield from self.event_to_child(stream, received)
         elif kind is SendHttp:
-            yield from self.event_to_child(self.connections[command.connection], command.event)
+            end = self.connections.get(command.connection)
+            if end is not None:  # else it is closed
+                yield from self.event_to_child(end, command.event)
         else:
             if command.blocking or kind is commands.RequestWakeup:
                 self.command_sources[command] = child
@@ -266,6 +269,30 @@ PATCHES = (
         HttpLayer.event_to_child,
         "1095f6e1581d1780",
         "the frequent commands are looked for first",
+    ),
+    Patch(
+        HttpLayer,
+        "_handle_event",
+        connection_reuse.http_layer_handle_event,
+        HttpLayer._handle_event,
+        "6ba31883cc7a06b3",
+        "connections that have closed are forgotten",
+    ),
+    Patch(
+        HttpLayer,
+        "get_connection",
+        connection_reuse.http_layer_get_connection,
+        HttpLayer.get_connection,
+        "1aa1c63e3175766c",
+        "an HTTP/2 client's requests reuse HTTP/1.1 connections, one at a time; one that failed is tried again",
+    ),
+    Patch(
+        HttpLayer,
+        "register_connection",
+        connection_reuse.http_layer_register_connection,
+        HttpLayer.register_connection,
+        "deed6282affc431f",
+        "goes with get_connection",
     ),
     Patch(
         tls.TLSLayer,

@@ -24,7 +24,10 @@ class Driver(Protocol):
         """The connection is closed, by whichever side."""
 
     def regulate(self) -> None:
-        """A send buffer has filled or emptied."""
+        """A send buffer has filled."""
+
+    def drained(self) -> None:
+        """A send buffer has emptied."""
 
 
 class Peer(asyncio.Protocol):
@@ -35,6 +38,8 @@ class Peer(asyncio.Protocol):
     hook_data: server_hooks.ServerConnectionHookData | None = None
     closed_seen = False  # the layers were told that the connection is closed
     blocked = False  # its send buffer is full
+    choked = False  # what came from it waits for a window of HTTP/2
+    windowed = False  # it speaks HTTP/2, which has windows of its own: its socket is read on
     reading: bool | None = True  # None: not before the layers know the connection
     tls: Any = None  # the TLS session that `plain` is to be sent through
 
@@ -63,7 +68,7 @@ class Peer(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.blocked = False
-        self.driver.regulate()
+        self.driver.drained()
 
     def read(self, wanted: bool) -> None:
         """Read on, or stop reading for now."""

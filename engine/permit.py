@@ -106,10 +106,20 @@ class PermitStream(GatedStream):
         yield from self._answer_and_close(text)
         return True
 
+    def send_response(self, already_streamed: bool = False) -> Generator[commands.Command, Any, None]:
+        yield from super().send_response(already_streamed)
+        ended = self.server_state == self.state_done and self.client_state != self.state_done
+        if ended and self.flow.request.is_http2:
+            # The client may wait for the end of the answer before it ends its request.
+            yield layer.SendHttp(events.ResponseEndOfMessage(self.stream_id), self.context.client)
+
     def _answer_and_close(self, text: str) -> Generator[commands.Command, Any, None]:
-        """Where the request ends, and whether what follows is one, nobody can tell."""
+        """Where an HTTP/1 request ends, and whether what follows is one, nobody can tell."""
         if self.flow.response is None:
             self.flow.response = http.Response.make(400, text)
+        if self.flow.request.is_http2:
+            yield from self._answer_now(self.flow.response)
+            return
         self.flow.response.headers["connection"] = "close"
         yield from self._answer_now(self.flow.response)
         yield commands.CloseConnection(self.context.client)

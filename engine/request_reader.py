@@ -2,8 +2,9 @@
 
 A patch of mitmproxy (12.2.3): `Http1Server` in `mitmproxy.proxy.layers.http` is replaced by a subclass. mitmproxy
 answers 400 to bytes that are no request and lets no addon know; it waits for ever, with all that came in memory, for
-the end of a head; and it forgets a request that follows an empty line. Besides `read_headers` only `send` differs: what
-goes wrong upstream is told in the form of all our refusals, not by a page of mitmproxy's.
+the end of a head; and it forgets a request that follows an empty line. Besides `read_headers` these differ: what goes
+wrong upstream is told in the form of all our refusals, not by a page of mitmproxy's, and bodies are as in
+`http1_messages`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers import http as layer
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
-from mitmproxy.proxy.layers.http._events import RequestHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import RequestHeaders, ResponseEndOfMessage, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http1 import Http1Server, make_body_reader
 
 from . import strict_head
+from .http1_messages import Messages
 from .problem import Problem
 
 MAX_HEAD = 64 * 1024
@@ -44,16 +46,26 @@ def problem_with(request: http.Request) -> Problem | None:
     return found if isinstance(found, Problem) else None
 
 
-class RequestReader(Http1Server):
+def mark(request: http.Request, problem: Problem) -> None:
+    """Say of a request why it could not be read."""
+    request.__dict__[_PROBLEM] = problem
+
+
+class RequestReader(Messages, Http1Server):
     """Reads requests; what is none becomes one that carries its `problem_with`, and the connection is not read on."""
 
     def send(self, event: HttpEvent) -> CommandGenerator:
         status = event.code.http_status_code() if isinstance(event, ResponseProtocolError) else None
-        if status is None or self.response is not None or not self.conn.state & ConnectionState.CAN_WRITE:
-            yield from super().send(event)
-            return
-        yield commands.SendData(self.conn, failure(HTTPStatus(status), cast(ResponseProtocolError, event).message))
-        yield commands.CloseConnection(self.conn)
+        if status is not None and self.response is None and self.conn.state & ConnectionState.CAN_WRITE:
+            response = failure(HTTPStatus(status), cast(ResponseProtocolError, event).message)
+            yield commands.SendData(self.conn, http1.assemble_response(response))
+            yield commands.CloseConnection(self.conn)
+        elif isinstance(event, ResponseEndOfMessage) and (end := self.last_chunk(event)):
+            if self.request is not None and self.request.method != "HEAD":
+                yield commands.SendData(self.conn, end)
+            yield from self.mark_done(response=True)
+        elif (writable := self.writable(event)) is not None:
+            yield from super().send(writable)
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator:
         if isinstance(event, events.ConnectionClosed):
@@ -91,21 +103,20 @@ class RequestReader(Http1Server):
 
     def _give_up(self, request: http.Request | None, reason: str, text: str) -> CommandGenerator:
         self.request = request or _unreadable()
-        self.request.__dict__[_PROBLEM] = Problem(reason, text)
+        mark(self.request, Problem(reason, text))
         self.state = self.done
         self.buf.maybe_extract_at_most(len(self.buf))
         yield ReceiveHttp(RequestHeaders(self.stream_id, self.request, True))
 
 
-def failure(status: HTTPStatus, text: str) -> bytes:
+def failure(status: HTTPStatus, text: str) -> http.Response:
     """The response to a request that could not be served: problem details (RFC 9457), Proxy-Status (RFC 9209)."""
     error = "http_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "destination_unavailable"
     problem = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": text}
     headers = http.Headers(
         content_type="application/problem+json", proxy_status=f"lictor; error={error}", connection="close"
     )
-    response: bytes = http1.assemble_response(http.Response.make(int(status), json.dumps(problem) + "\n", headers))
-    return response
+    return http.Response.make(int(status), json.dumps(problem) + "\n", headers)
 
 
 def _unreadable() -> http.Request:

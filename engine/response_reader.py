@@ -1,8 +1,8 @@
 """mitmproxy's reader of HTTP/1 responses, with a bound on their head, and without the mistake about interim responses.
 
 A patch of mitmproxy (12.2.3): `Http1Client` in `mitmproxy.proxy.layers.http` is replaced by a subclass. mitmproxy
-keeps a head without end in memory, and takes an interim response (103 Early Hints) for the answer. Only `read_headers`
-differs.
+keeps a head without end in memory, and takes an interim response (103 Early Hints) for the answer. Besides
+`read_headers`, bodies differ, and heads of requests that came by HTTP/2 (`http1_messages`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers import http as layer
-from mitmproxy.proxy.layers.http._base import ReceiveHttp
-from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
+from mitmproxy.proxy.layers.http._events import ErrorCode, RequestEndOfMessage, ResponseHeaders, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http1 import Http1Client, make_body_reader
 
+from .http1_messages import Messages
 from .request_reader import MAX_HEAD
 
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9][0-9]( |$)")
@@ -28,8 +29,20 @@ def install() -> None:
     layer.Http1Client = ResponseReader  # type: ignore[attr-defined]
 
 
-class ResponseReader(Http1Client):
+class ResponseReader(Messages, Http1Client):
     """Reads responses; an interim one is skipped, as nobody here waits for it."""
+
+    @property
+    def free(self) -> bool:
+        """Whether the next request may be sent here: none is under way."""
+        return self.stream_id is None
+
+    def send(self, event: HttpEvent) -> Generator[commands.Command, Any, None]:
+        if isinstance(event, RequestEndOfMessage) and (end := self.last_chunk(event)):
+            yield commands.SendData(self.conn, end)
+            yield from self.mark_done(request=True)
+        elif (writable := self.writable(event)) is not None:
+            yield from super().send(writable)
 
     def read_headers(self, event: events.ConnectionEvent) -> Generator[commands.Command, Any, None]:
         if not isinstance(event, events.DataReceived) or self.request is None or self.stream_id is None:

@@ -1,7 +1,8 @@
 """TLS towards upstream servers and, inside tunnels, towards agents.
 
 Upstream certificates are always verified, for the name judged. Which CA is trusted and which client certificate is
-shown is decided per authority; a file replaced in place is picked up with the next connection.
+shown is decided per authority; a file replaced in place is picked up with the next connection. HTTP/2 is spoken with an
+agent that offers it, and with a server only on behalf of such an agent.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from OpenSSL import SSL
 
 from ..formats.errors import UsageError
 
-ALPN = [b"http/1.1"]
+HTTP1 = (b"http/1.1",)
+HTTP2 = (b"h2", b"http/1.1")
 CONTEXTS_MAX = 256
 
 
@@ -51,6 +53,14 @@ class UpstreamTls(tlsconfig.TlsConfig):
         tls_clienthello.establish_server_tls_first = False
         tls_clienthello.ignore_connection = False
 
+    def tls_start_client(self, tls_start: tls.TlsData) -> None:
+        """Start TLS with an agent, in the first of the protocols it offers that is spoken here; or else in HTTP/1.1."""
+        super().tls_start_client(tls_start)
+        offers = tls_start.conn.alpn_offers
+        chosen = next((offer for offer in offers if offer in HTTP2), b"")
+        assert tls_start.ssl_conn is not None
+        tls_start.ssl_conn.set_app_data(tlsconfig.AppData(client_alpn=chosen, server_alpn=None, http2=False))
+
     def tls_start_server(self, tls_start: tls.TlsData) -> None:
         """Start verified TLS with a server. A context that cannot be made refuses the connection."""
         if tls_start.ssl_conn is not None:
@@ -64,8 +74,8 @@ class UpstreamTls(tlsconfig.TlsConfig):
         identity = self._lookup(server.sni, port) or UpstreamIdentity()
         session = SSL.Connection(self.context(identity))
         _expect_name(session, server.sni)
-        server.alpn_offers = ALPN
-        session.set_alpn_protos(ALPN)
+        server.alpn_offers = offered(tls_start.context.client)
+        session.set_alpn_protos(list(server.alpn_offers))
         session.set_connect_state()
         tls_start.ssl_conn = session
 
@@ -84,6 +94,11 @@ class UpstreamTls(tlsconfig.TlsConfig):
                 self._contexts.pop(next(iter(self._contexts)))
             self._contexts[key] = found
         return found
+
+
+def offered(client: connection.Client) -> tuple[bytes, ...]:
+    """What a server is offered. HTTP/2 costs more than HTTP/1.1 and gains nothing for who asks one thing at a time."""
+    return HTTP2 if client.alpn == b"h2" else HTTP1
 
 
 def upstream_context(ca: Path, client_cert: Path | None, client_key: Path | None) -> SSL.Context:

@@ -296,13 +296,15 @@ def test_interim_response(place: Place) -> None:
         assert wire.request("GET", "/x").status == 200
 
 
-def test_trailers_end_the_exchange(place: Place) -> None:
-    """They are not supported: the connection is cut, with an outcome that says so."""
+def test_trailers_are_passed_on(place: Place) -> None:
     since = len(place.monitor.entries())
     with Wire(place.monitor) as wire:
         wire.tunnel(place.at).send(head("GET", "/trailers", f"Host: {place.at}", "TE: trailers"))
-        assert b"X-Sum" not in wire.read_rest()
-    assert place.monitor.outcome(since)["complete"] is False
+        assert wire.read_head()[0] == 200
+        assert [wire.readline() for _ in range(5)] == ["2\r\n", "ok\r\n", "0\r\n", "x-sum: 1\r\n", "\r\n"]
+        assert wire.request("GET", "/x").status == 200, "the connection goes on"
+    outcome = place.monitor.outcome(since)
+    assert (outcome["complete"], outcome["response_bytes"]) == (True, 2)
 
 
 def test_pipelined_requests_are_all_judged(place: Place) -> None:
