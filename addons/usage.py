@@ -41,7 +41,8 @@ class Usage:
         if not isinstance(api, ModelApi):
             return
         parameters = [action.parameters for action in exchange.classified]
-        free = parameters[0]["method"] != "POST" or parameters[0].get("operation") in api.free
+        reads = parameters[0]["method"] != "POST" and exchange.upgrade is None
+        free = reads or parameters[0].get("operation") in api.free
         models = tuple(named["model"] for named in parameters if "model" in named)
         exchange.usage = UsageReader(models, free, self._limit)
         flow.request.headers["accept-encoding"] = "identity"

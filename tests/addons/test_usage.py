@@ -12,6 +12,7 @@ from mitmproxy import http
 
 from lictor.addons.exchange import Exchange, attach
 from lictor.addons.outcome import BUFFERED, Outcome
+from lictor.addons.upgrade import Upgrade
 from lictor.addons.usage import MAX_COUNT, Usage, UsageReader
 from lictor.bindings.catalog import Catalog
 from lictor.bindings.classification import classify
@@ -256,6 +257,14 @@ def test_what_an_outcome_states_without_usage(
     flow, _ = asked(target, method, path, body)
     found = outcome(control, flow, b'{"input_tokens": 5}', "application/json")
     assert {name: found[name] for name in ("usage", "usage_unknown") if name in found} == expected
+
+
+def test_what_is_used_over_a_websocket_is_unknown() -> None:
+    flow, exchange = asked(OPENAI, "GET", "/v1/realtime", None)
+    exchange.upgrade = Upgrade("key", ())
+    Usage(LIMIT).request(flow)
+    assert exchange.usage is not None
+    assert exchange.usage.stated(True) == UNKNOWN
 
 
 def test_other_requests_keep_their_accept_encoding() -> None:

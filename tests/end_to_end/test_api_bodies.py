@@ -184,6 +184,15 @@ def test_refused(at: tuple[Server, Wire], name: str) -> None:
     assert {entry["decision"] for entry in made} == {"deny"}
 
 
+def test_graphql_is_not_spoken_where_nobody_reads_it(at: tuple[Server, Wire]) -> None:
+    server, wire = at
+    arrived = len(server.requests)
+    key = "Sec-WebSocket-Key: " + "A" * 22 + "=="
+    answer = wire.request("GET", GRAPHQL, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", key)
+    assert (answer.status, answer.json()["reason"]) == (403, "upgrade_refused")
+    assert len(server.requests) == arrived
+
+
 @pytest.mark.parametrize("name", ALLOWED)
 def test_allowed(at: tuple[Server, Wire], name: str) -> None:
     server, wire = at
