@@ -12,6 +12,8 @@ from .errors import FormatError
 
 _END = re.compile(rb"(?:\A|(?>\r\n|\r|\n))(?:(?>\r\n|\r|\n))+")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+_HALF = b"\r\n\r"
+"""Where lines end in CRLF, a lone CR at the end of what has come is half of an end of line."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -59,8 +61,9 @@ class Splitter:
         self._buffer += chunk
         events = []
         start = 0
-        # An end of line may have come in two halves, so the last octet is looked at once more.
-        for found in _END.finditer(self._buffer, max(0, self._looked - 1)):
+        for found in _END.finditer(self._buffer, max(0, self._looked - len(_HALF))):
+            if found.end() == len(self._buffer) and self._buffer.endswith(_HALF):
+                break
             events.append(self._event(start, found.end()))
             start = found.end()
         del self._buffer[:start]

@@ -54,9 +54,15 @@ def test_the_fields() -> None:
 
 def test_an_event_is_given_as_soon_as_it_is_complete() -> None:
     splitter = Splitter(LIMIT)
-    assert splitter.feed(b"data: a\r\n") == []
+    assert splitter.feed(b"data: a\r") == []
     assert [e.data for e in splitter.feed(b"\r")] == [b"a"]
     assert [e.data for e in splitter.feed(b"\ndata: b\n\n")] == [None, b"b"]
+
+
+def test_an_event_has_its_whole_end_where_that_comes_in_pieces() -> None:
+    splitter = Splitter(LIMIT)
+    stream = b"data: a\r\n\r\n"
+    assert [[e.raw for e in splitter.feed(stream[i : i + 1])] for i in range(len(stream))] == [[]] * 10 + [[stream]]
 
 
 def test_what_stands_at_the_end_without_an_empty_line_is_not_lost() -> None:
