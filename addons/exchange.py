@@ -25,11 +25,27 @@ _KEY = "lictor"
 class Control(Protocol):
     """The control process as the data plane sees it. Every answer comes after the entry is durable, or is an error."""
 
-    def record_action(self, draft: ActionDraft, then: Callable[[Receipt | LictorError], None]) -> Future[None]:
-        """Record; `then` gets the receipt, or a LictorError with a `reason`, and runs before the future is done."""
+    def record_action(
+        self,
+        draft: ActionDraft,
+        then: Callable[[Receipt | LictorError], None],
+        held: Callable[[int], None] | None = None,
+    ) -> Future[None]:
+        """Record; `then` gets the receipt, or a LictorError with a `reason`, and runs before the future is done.
 
-    def accept_delegation(self, draft: InboundDraft, then: Callable[[Receipt | LictorError], None]) -> Future[None]:
+        The receipt of an action that is held comes when it was decided on; until then `held` was called with its seq.
+        """
+
+    def accept_delegation(
+        self,
+        draft: InboundDraft,
+        then: Callable[[Receipt | LictorError], None],
+        held: Callable[[int], None] | None = None,
+    ) -> Future[None]:
         """The same for a delegation that comes in."""
+
+    def withdraw(self, seq: int, reason: str) -> None:
+        """Nobody waits for the held action of this entry any more; its receipt comes, and is a denial."""
 
     def delegation_response(self, node: str, then: Callable[[Tokens | LictorError], None]) -> Future[None]:
         """The sub-agent's node and fresh BETs, for the response of the delegation that minted `node`."""
@@ -111,6 +127,8 @@ class Exchange:
     reading: Reading | None = None
     """The answer, if it is read before it is passed on (MCP)."""
     outcome_sent: bool = False
+    callee: str = ""
+    """Of what comes in: the local agent."""
     ended_by: str | None = None
     """Why the monitor itself ended it, for the outcome."""
     peer_evidence: dict[str, object] = field(default_factory=dict)

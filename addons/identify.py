@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -77,6 +77,10 @@ class Identify:
             raise VerificationError("the connection has no identity")
         self._check(found[1])
         return found[1]
+
+    def connections_of(self, agents: Collection[str]) -> list[connection.Client]:
+        """The open connections of these agents."""
+        return [client for client, peer in self._peers.values() if peer.spiffe_id in agents]
 
     def no_longer_good(self) -> list[connection.Client]:
         """The open connections whose certificate is revoked or expired by now."""

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
@@ -19,7 +20,7 @@ from ..bindings.classification import classify, needs_body
 from ..bindings.criterion import Reads
 from ..bindings.facts import Classified, Unclassifiable
 from ..bindings.model import Action, ActionType, Decision, Verdict
-from ..bindings.policy import Policy
+from ..bindings.policy import CALLEE_IN_QUARANTINE, Policy
 from ..bindings.target import Target
 from ..engine.problem import Problem, problem_of
 from ..evidence.admission import examine
@@ -83,6 +84,7 @@ class Ingress:
             flow.kill()
             return None
         exchange = Exchange(peer, True, "https", *self._ingress.address, "/", "", salt=self._settings.salt)
+        exchange.callee = self._ingress.agent
         attach(flow, exchange)
         problem = problem_of(flow)
         if problem is not None:
@@ -160,10 +162,13 @@ class Ingress:
         if body is not None:
             exchange.request_tally = Tally(exchange.salt)
             exchange.request_tally.update(body)
-        decision = self._policy().judge(
+        policy = self._policy()
+        decision = policy.judge(
             Action(exchange.agent_id, action.type, action.target, action.parameters, action.content)
         )
-        if exchange.delegated and decision.allowed:
+        if self._ingress.agent in policy.quarantined:
+            decision = CALLEE_IN_QUARANTINE
+        if exchange.delegated and not decision.denied:
             return self._admit(flow, exchange, action, decision)
         return self._record(flow, exchange, action, decision)
 
@@ -190,14 +195,18 @@ class Ingress:
         if inbound.decision == Verdict.ALLOW:
             behaviors = [behavior.to_json() for behavior in decision.behaviors]
             inbound = replace(inbound, decision=decision.verdict, reason=decision.reason, behaviors=behaviors)
-        return self._control.accept_delegation(inbound, lambda r: self._settle(flow, exchange, action, decision, r))
+        held = partial(self._open.hold, flow, exchange)
+        return self._control.accept_delegation(
+            inbound, lambda r: self._settle(flow, exchange, action, decision, r), held
+        )
 
     def _record(
         self, flow: http.HTTPFlow, exchange: Exchange, action: Classified, decision: Decision
     ) -> Awaitable[None]:
         exchange.classified = (action,)
         entry = draft(flow.request, exchange, action, decision)
-        return self._control.record_action(entry, lambda r: self._settle(flow, exchange, action, decision, r))
+        held = partial(self._open.hold, flow, exchange)
+        return self._control.record_action(entry, lambda r: self._settle(flow, exchange, action, decision, r), held)
 
     def _settle(
         self,
@@ -207,11 +216,12 @@ class Ingress:
         decision: Decision,
         answer: Receipt | LictorError,
     ) -> None:
+        self._open.decided(exchange)
         if not isinstance(answer, Receipt):
             refuse(flow, exchange, unrecorded(self._settings.monitor_id, action, answer))
             return
         exchange.receipts = (answer,)
-        if not decision.allowed or answer.decision not in (Verdict.ALLOW, Verdict.FLAG):
+        if decision.denied or answer.decision not in (Verdict.ALLOW, Verdict.FLAG):
             refuse(flow, exchange, refusal(self._settings.monitor_id, action, decision, answer))
             return
         permit(flow, exchange, self._open)

@@ -6,6 +6,9 @@ are ended at once. Behaviors with a memory are not asked again: they said what m
 Whoever lets an exchange out calls `settling.permit`, and `Outcome.send` once it has ended; that is all it takes. An
 exchange may last as long as its connection (a WebSocket, a tunnel): its `classified` is what it was judged by when it
 began. What is ended is the client's connection: where that carries several exchanges (HTTP/2), they end together.
+
+Exchanges that are held, so that a person decides, are here too: those whose client is gone, and those that other rules
+deny, are withdrawn.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 from mitmproxy import connection, http
 
 from ..bindings.model import Verdict
-from ..bindings.policy import Policy
+from ..bindings.policy import QUARANTINED, Policy
+from ..evidence.held import APPROVED, APPROVED_ALWAYS
 from .drafting import as_action
 from .exchange import Exchange
 
@@ -25,15 +29,26 @@ log = logging.getLogger(__name__)
 
 POLICY_CHANGED = "policy_changed"
 REVOKED = "revoked"
+CALLER_GONE = "caller_gone"
 
 
 class OpenExchanges:
-    """Costs an exchange one insertion and one deletion. `cut` ends a client's connections at once."""
+    """Costs an exchange one insertion and one deletion. `cut` ends a client's connections at once.
 
-    def __init__(self, policy: Callable[[], Policy], cut: Callable[[connection.Client], None]) -> None:
+    `withdraw` tells the control process that nobody waits for the held action of an entry any more, and why.
+    """
+
+    def __init__(
+        self,
+        policy: Callable[[], Policy],
+        cut: Callable[[connection.Client], None],
+        withdraw: Callable[[int, str], None],
+    ) -> None:
         self._policy = policy
         self._cut = cut
+        self._withdraw = withdraw
         self._open: dict[int, tuple[connection.Client, Exchange]] = {}
+        self._held: dict[int, tuple[connection.Client, Exchange, list[int]]] = {}
         self._changed = 0.0
         """When other rules last came into force (monotonic)."""
 
@@ -50,9 +65,31 @@ class OpenExchanges:
         """Its outcome is said."""
         self._open.pop(id(exchange), None)
 
+    def hold(self, flow: http.HTTPFlow, exchange: Exchange, seq: int) -> None:
+        """An action of the exchange waits for a decision."""
+        self._held.setdefault(id(exchange), (flow.client_conn, exchange, []))[2].append(seq)
+
+    def decided(self, exchange: Exchange) -> None:
+        """Its receipts are in."""
+        if self._held:
+            self._held.pop(id(exchange), None)
+
+    def client_disconnected(self, client: connection.Client) -> None:
+        for waiting in [one for one in self._held.values() if one[0] is client]:
+            self._take_back(*waiting, CALLER_GONE)
+
+    def _take_back(self, client: connection.Client, exchange: Exchange, seqs: list[int], why: str) -> None:
+        del self._held[id(exchange)]
+        for seq in seqs:
+            self._withdraw(seq, why)
+
     def judge_again(self) -> None:
         """Other rules are in force: end what they deny."""
         self._changed = time.monotonic()
+        for waiting in list(self._held.values()):
+            why = self._denied(waiting[1], held=True)
+            if why is not None:
+                self._take_back(*waiting, why)
         denied = {}
         for client, exchange in self._open.values():
             why = self._denied(exchange)
@@ -74,12 +111,16 @@ class OpenExchanges:
             log.warning("ending a connection from %s: %s", client.peername, why)
             self._cut(client)
 
-    def _denied(self, exchange: Exchange) -> str | None:
-        """Why the exchange may not go on, or None."""
+    def _denied(self, exchange: Exchange, *, held: bool = False) -> str | None:
+        """Why the exchange may not go on, or None. What would be held by now ends too, unless a person let it out."""
         try:
             policy = self._policy()
+            if exchange.agent_id in policy.quarantined or exchange.callee in policy.quarantined:
+                return QUARANTINED
             decisions = [policy.judge(as_action(exchange, action)) for action in exchange.classified]
         except Exception:
             log.exception("an open exchange cannot be judged again: it is ended")
             return "monitor_error"
-        return POLICY_CHANGED if any(decision.verdict is Verdict.DENY for decision in decisions) else None
+        held = held or any(receipt.reason in (APPROVED, APPROVED_ALWAYS) for receipt in exchange.receipts)
+        most = Verdict.HOLD if held else Verdict.FLAG
+        return POLICY_CHANGED if any(decision.verdict.weight > most.weight for decision in decisions) else None

@@ -46,9 +46,9 @@ def refuse(flow: http.HTTPFlow, exchange: Exchange, why: Refusal) -> None:
 def refusal(monitor_id: str, action: Classified, decision: Decision, receipt: Receipt) -> Refusal:
     """The refusal of an action that was judged and recorded."""
     reason, hint, blamed = decision.reason, decision.hint, decision.blamed
-    if decision.allowed:
+    if not decision.denied:
         reason, hint = receipt.reason, receipt.detail
-        blamed = BehaviorResult(**receipt.behavior) if receipt.behavior is not None else None
+        blamed = BehaviorResult(**receipt.behavior) if receipt.behavior is not None else decision.blamed
     hint = hint or "This action is not allowed for this agent; ask the operator, do not try another way round."
     return Refusal(
         monitor_id, reason, hint, action.type, action.target, receipt.seq, blamed, receipt.behavioral_evidence
@@ -64,9 +64,9 @@ def unrecorded(monitor_id: str, action: Classified, problem: LictorError) -> Ref
 
 def whole_or_nothing(judged: list[tuple[Classified, Decision]]) -> list[tuple[Classified, Decision]]:
     """One denied member of a batch denies all of it."""
-    if len(judged) < 2 or all(decision.allowed for _, decision in judged):
+    if len(judged) < 2 or not any(decision.denied for _, decision in judged):
         return judged
     hint = "Another member of this batch is not allowed; send the allowed ones without it."
     return [
-        (action, Decision(Verdict.DENY, MEMBER_DENIED, d.behaviors, hint) if d.allowed else d) for action, d in judged
+        (action, d if d.denied else Decision(Verdict.DENY, MEMBER_DENIED, d.behaviors, hint)) for action, d in judged
     ]

@@ -101,14 +101,19 @@ class Decision:
     def allowed(self) -> bool:
         return self.verdict in (Verdict.ALLOW, Verdict.FLAG)
 
+    @property
+    def denied(self) -> bool:
+        """What is neither allowed nor denied is held, and its receipt says what became of it."""
+        return self.verdict is Verdict.DENY
+
 
 @dataclass(frozen=True, slots=True)
 class Behavior:
     """One behavior descriptor of a binding. `severity`: low, medium, high, critical.
 
-    `on_violation`: deny; flag (let pass and report); hold (a person decides); quarantine (deny this, and then everything
-    that the agent does). `targets` are patterns: of the observed types it judges only the actions on these targets; None: on all. `keep`
-    names what of the content of such actions is kept (see `keep`); None: nothing.
+    `on_violation`: deny; flag (let pass and report); hold (a person decides); quarantine (deny this, and from then on
+    everything that the agent does). `targets` are patterns: of the observed types it judges only the actions on these
+    targets; None: on all. `keep` names what of the content of such actions is kept (see `keep`); None: nothing.
     """
 
     behavior_id: str

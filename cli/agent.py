@@ -9,9 +9,12 @@ from typing import Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from ..certs.domain import AGENT_DAYS, AgentInfo, TrustDomain
+from .log_view import plain
 from .output import console, json_option, print_json
+from .quarantine import config_option, quarantine, quarantined, release
 
 
 def trust_option[F: Callable[..., Any]](command: F) -> F:
@@ -27,6 +30,10 @@ def trust_option[F: Callable[..., Any]](command: F) -> F:
 @click.group("agent")
 def command() -> None:
     """Identities: who may use the monitors of a trust domain."""
+
+
+command.add_command(quarantine)
+command.add_command(release)
 
 
 @command.command("add")
@@ -51,16 +58,23 @@ def add(name: str, days: float, trust: Path, as_json: bool) -> None:
 
 @command.command("list")
 @trust_option
+@config_option
 @json_option
-def list_(trust: Path, as_json: bool) -> None:
-    """Show every agent: its identity, how long its certificate is good for, whether it is revoked."""
-    agents = TrustDomain.open(trust).agents()
+def list_(trust: Path, config: Path, as_json: bool) -> None:
+    """Show every agent: its identity, how long its certificate is good for, whether it is revoked.
+
+    While the monitor runs, also whether it has the agent in quarantine.
+    """
+    agents, isolated = TrustDomain.open(trust).agents(), quarantined(config)
     if as_json:
-        print_json([_to_json(info) for info in agents])
+        more = {} if isolated is None else {str(info.spiffe_id): None for info in agents} | isolated
+        print_json([_to_json(info) | ({"quarantine": more[str(info.spiffe_id)]} if more else {}) for info in agents])
         return
     table = Table("agent", "identity", "good until (UTC)", "state", box=None)
     for info in agents:
-        table.add_row(info.name, str(info.spiffe_id), f"{info.not_after:%Y-%m-%d %H:%M}", _state(info))
+        said = (isolated or {}).get(str(info.spiffe_id))
+        state = _state(info) + (f", in quarantine: {plain(said['why'])}" if said is not None else "")
+        table.add_row(info.name, str(info.spiffe_id), f"{info.not_after:%Y-%m-%d %H:%M}", Text(state))
     console.print(table if agents else "no agents yet: lictor agent add NAME")
 
 

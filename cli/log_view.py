@@ -23,14 +23,18 @@ def moment(timestamp: float) -> str:
     return datetime.fromtimestamp(timestamp, UTC).strftime("%H:%M:%S.%f")[:-3]
 
 
-def _agent(agent_id: str) -> str:
+def agent_name(agent_id: str) -> str:
     """An agent's name, or its whole ID where that is not of the usual form."""
     _, usual, name = agent_id.partition("/agent/")
     return plain(name if usual else agent_id)
 
 
 def _cells(entry: dict[str, Any]) -> list[Text]:
-    start = [Text(str(entry["seq"]), "bold"), Text(moment(entry["timestamp"]), "dim"), Text(_agent(entry["agent_id"]))]
+    start = [
+        Text(str(entry["seq"]), "bold"),
+        Text(moment(entry["timestamp"]), "dim"),
+        Text(agent_name(entry["agent_id"])),
+    ]
     what = [Text.assemble((plain(entry["action_type"]), "dim"), " ", plain(entry["action_target"]))]
     if "outcome_of" in entry:
         outcome = entry["outcome"]
@@ -41,6 +45,14 @@ def _cells(entry: dict[str, Any]) -> list[Text]:
         return [*start, Text(", ".join(shown), "dim"), *error]
     decision = plain(entry["decision"])
     reason = "" if entry["reason"] == "allowed" else f" {plain(entry['reason'])}"
+    if "decision_of" in entry:
+        decision_of = f"{entry['decision_of']}: "
+        line = Text.assemble(decision_of, (decision, _COLOURS.get(decision, "")), f"{reason}, {plain(entry['by'])}")
+        return [*start, line, *what]
+    if entry["reason"] == "monitor" and "agent" in entry["action_parameters"]:
+        said = entry["action_parameters"]
+        about = f"{said['agent']} by {said.get('by')}: {said.get('why')}"
+        what = [Text.assemble((plain(entry["action_type"]), "dim"), " ", plain(about))]
     return [*start, Text.assemble((decision, _COLOURS.get(decision, "")), reason), *what]
 
 

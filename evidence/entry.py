@@ -91,13 +91,15 @@ class InboundDraft:
 class Resolution:
     """What becomes of an action that is held: `reason` is machine-readable, `by` says who decided.
 
-    Of a denial: what the agent may do instead, and the behavior to blame (JSON).
+    `why` is what that one gave as the reason, in words. Of a denial: what the agent may do instead, and the behavior to
+    blame (JSON).
     """
 
     allows: bool
     reason: str
     by: str
     hint: str = ""
+    why: str = ""
     behavior: Mapping[str, str] | None = None
 
 
@@ -192,6 +194,7 @@ def decision_fields(
         "decision": "allow" if resolution.allows else "deny",
         "decision_of": seq,
         "by": resolution.by,
+        **({"why": resolution.why} if resolution.why else {}),
         "reason": resolution.reason,
         "behaviors": behaviors,
         "wid": place.wid,
@@ -233,12 +236,14 @@ def needs_judgement(entry: Mapping[str, Any]) -> bool:
 
 
 def awaits_outcome(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry says that an action went on its way, so that its outcome follows.
-
-    Of a delegation that was held on its way in, that is said by the entry of its arrival.
-    """
+    """Whether an entry says that an action went on its way, so that its outcome follows."""
     if "outcome_of" in entry or entry["decision"] in ("deny", "hold") or entry["action_type"] in OWN_TYPES:
         return False
+    return went_on(entry)
+
+
+def went_on(entry: Mapping[str, Any]) -> bool:
+    """False for one that lets a delegation in that was held: the entry of its arrival follows, and counts instead."""
     return "decision_of" not in entry or "callee" not in entry["action_parameters"]
 
 

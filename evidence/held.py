@@ -24,7 +24,7 @@ APPROVED = "approved"
 APPROVED_ALWAYS = "approved_always"
 DENIED = "hold_denied"
 TIMED_OUT = "hold_timed_out"
-TOO_MANY = "too_many_holds"
+TOO_MANY_HOLDS = "too_many_holds"
 CALLER_GONE = "caller_gone"
 WORKER_GONE = "worker_ended"
 MONITOR_GONE = "monitor_ended"
@@ -125,7 +125,7 @@ def settle(held: Judged, resolution: Resolution, now: Judged) -> tuple[Resolutio
     later = [dict(said) for said in now.draft.behaviors if said["result"] != "pass" and _key(said) not in known]
     verdict = now.draft.decision
     if resolution.allows and (verdict == "deny" or (verdict == "hold" and later)):
-        resolution = Resolution(False, now.draft.reason, MONITOR, now.hint, now.behavior)
+        resolution = Resolution(False, now.draft.reason, MONITOR, now.hint, behavior=now.behavior)
     result = "approved" if resolution.allows else "prevented"
     return resolution, [*({**said, "result": result} for said in before), *later]
 

@@ -34,7 +34,7 @@ from .entry import (
     inbound_fields,
     outcome_fields,
 )
-from .held import MONITOR, MONITOR_GONE, WORKER_GONE, Holds, settle, undecided
+from .held import MONITOR, MONITOR_GONE, TOO_MANY_HOLDS, WORKER_GONE, Holds, settle, undecided
 from .issuer import Issuer
 from .ledger import Ledger
 from .lineage import Place, at_depth
@@ -104,6 +104,9 @@ class Recorder:
         draft, seq = held.draft, self._ledger.size
         stamped = self._enter(agent, action_fields(draft, place), draft.disclosures)[0]
         resolution = held.resolution
+        if resolution is None and not self._holds.has_room_for(draft.agent_id):
+            hint = "Too many actions wait for a decision already. Try again once your operator has decided on them."
+            resolution = Resolution(False, TOO_MANY_HOLDS, MONITOR, hint)
         if resolution is None:
             waiting = self._holds.add(stamped, draft, source)
             await self._ledger.commit()
@@ -171,6 +174,12 @@ class Recorder:
             judged.hint,
             judged.behavior,
         )
+
+    def withdraw(self, seq: int, reason: str, source: object) -> None:
+        """Nobody waits for the held action any more, says the `source` that it came from; it is denied."""
+        waiting = self._holds.get(seq)
+        if waiting is not None and waiting.source is source:
+            self._holds.resolve(seq, Resolution(False, reason, MONITOR))
 
     async def record_outcome(self, draft: OutcomeDraft) -> None:
         """Record how an action ended. Raises UsageError for a seq that is not an action whose outcome is awaited.

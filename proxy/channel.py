@@ -3,6 +3,7 @@
 The control process makes the pair and hands one end to the worker that it starts, so there is no path that anything
 else could connect to. Worker to control: `[id, operation, payload]`, id 0 wants no answer. Control to worker:
 `[id, true, payload]`, `[id, false, {"reason", "text"}]`, and `[0, true, …]` for what the control process says unasked.
+`[id, null, seq]` says that the answer comes when somebody has decided on the action of that entry.
 Frames that are ready in one turn of the event loop leave in one write.
 """
 
@@ -95,7 +96,7 @@ class Frames(asyncio.Protocol):
 
 
 class _Waiting:
-    __slots__ = ("future", "make", "operation", "since", "then")
+    __slots__ = ("future", "held", "make", "operation", "since", "then")
 
     def __init__(
         self,
@@ -103,7 +104,9 @@ class _Waiting:
         then: Callable[[Any], None],
         make: Callable[[dict[str, Any]], object],
         future: Future[None],
+        held: Callable[[int], None] | None,
     ) -> None:
+        self.held = held
         self.operation = operation
         self.then = then
         self.make = make
@@ -116,7 +119,8 @@ class ControlClient:
 
     Every request's future is done, without an exception, once `then` was called with the answer or with a ControlError:
     after `timeout` seconds, when more than `limit` are unanswered, and when the control process is gone. What was not
-    answered in time was refused: when its receipt comes after all, the entry gets the outcome that nothing left.
+    answered in time was refused: when its receipt comes after all, the entry gets the outcome that nothing left. An
+    action that is held waits for as long as the control process lets it; `held` is called with its seq.
     """
 
     def __init__(
@@ -127,6 +131,8 @@ class ControlClient:
         self._on_push = on_push
         self._on_lost = on_lost
         self._waiting: dict[int, _Waiting] = {}
+        self._held: dict[int, _Waiting] = {}
+        """What waits for somebody's decision."""
         self._late: dict[int, str] = {}
         """What was refused because its answer did not come in time, with the operation; the answer still will."""
         self._under_way: set[int] = set()
@@ -146,11 +152,24 @@ class ControlClient:
         _, self._frames = await loop.create_connection(lambda: Frames(self._received, self._gone), sock=sock)
         self._sweep()
 
-    def record_action(self, draft: ActionDraft, then: Callable[[Receipt | ControlError], None]) -> Future[None]:
-        return self._ask("action", draft, then, self._receipt)
+    def record_action(
+        self,
+        draft: ActionDraft,
+        then: Callable[[Receipt | ControlError], None],
+        held: Callable[[int], None] | None = None,
+    ) -> Future[None]:
+        return self._ask("action", draft, then, self._receipt, held)
 
-    def accept_delegation(self, draft: InboundDraft, then: Callable[[Receipt | ControlError], None]) -> Future[None]:
-        return self._ask("inbound", draft, then, self._receipt)
+    def accept_delegation(
+        self,
+        draft: InboundDraft,
+        then: Callable[[Receipt | ControlError], None],
+        held: Callable[[int], None] | None = None,
+    ) -> Future[None]:
+        return self._ask("inbound", draft, then, self._receipt, held)
+
+    def withdraw(self, seq: int, reason: str) -> None:
+        self.tell("withdraw", (seq, reason))
 
     def delegation_response(self, node: str, then: Callable[[Tokens | ControlError], None]) -> Future[None]:
         return self._ask("response", node, then, lambda answer: Tokens(**answer))
@@ -179,9 +198,10 @@ class ControlClient:
         payload: object,
         then: Callable[[Any], None],
         make: Callable[[dict[str, Any]], object],
+        held: Callable[[int], None] | None = None,
     ) -> Future[None]:
         future: Future[None] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(operation, then, make, future)
+        waiting = _Waiting(operation, then, make, future, held)
         unanswered = len(self._waiting) + len(self._late)
         if self._frames is None:
             _settle(waiting, ControlError("the control process is gone"))
@@ -198,7 +218,10 @@ class ControlClient:
         if number == 0:
             self._on_push(payload)
             return
-        waiting = self._waiting.pop(number, None)
+        if good is None:
+            self._wait_on(number, payload)
+            return
+        waiting = self._waiting.pop(number, None) or self._held.pop(number, None)
         if waiting is not None:
             try:
                 answer = waiting.make(payload) if good else ControlError(payload["text"], payload["reason"])
@@ -209,6 +232,16 @@ class ControlClient:
             self._too_late(self._late.pop(number, ""), payload)
         else:
             self._late.pop(number, None)
+
+    def _wait_on(self, number: int, seq: int) -> None:
+        """The action of entry `seq` is held: it has all the time that the control process gives it."""
+        waiting = self._waiting.pop(number, None)
+        if waiting is None:
+            self.withdraw(seq, "caller_gone")
+            return
+        self._held[number] = waiting
+        if waiting.held is not None:
+            waiting.held(seq)
 
     def _too_late(self, operation: str, answer: dict[str, Any]) -> None:
         """The exchange was refused, so nothing went on its way."""
@@ -225,7 +258,8 @@ class ControlClient:
         self._on_lost()
 
     def _fail_all(self, error: ControlError) -> None:
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting = {**self._held, **self._waiting}, {}
+        self._held.clear()
         for one in waiting.values():
             _settle(one, error)
 

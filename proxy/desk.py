@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
@@ -28,8 +29,12 @@ class Desk:
         if operation == "finish":
             self._recorder.finish_delegation(payload)
             return
+        if operation == "withdraw":
+            seq, reason = payload
+            self._recorder.withdraw(seq, reason, source)
+            return
         # Begun at once, not in the next turn: what a worker says is taken in the order in which it says it.
-        answering = self._answer(frames, number, self._work(source, operation, payload))
+        answering = self._answer(frames, number, self._work(source, operation, payload, partial(_held, frames, number)))
         task = asyncio.Task(answering, loop=asyncio.get_running_loop(), eager_start=True)
         if not task.done():
             self._tasks.add(task)
@@ -40,13 +45,13 @@ class Desk:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
 
-    def _work(self, source: object, operation: str, payload: Any) -> Awaitable[Any]:
+    def _work(self, source: object, operation: str, payload: Any, told: Callable[[int], None]) -> Awaitable[Any]:
         if operation == "action":
-            return self._recorder.record_action(ActionDraft(**payload), source)
+            return self._recorder.record_action(ActionDraft(**payload), source, told)
         if operation == "outcome":
             return self._recorder.record_outcome(OutcomeDraft(**payload))
         if operation == "inbound":
-            return self._recorder.accept_delegation(InboundDraft(**payload), source)
+            return self._recorder.accept_delegation(InboundDraft(**payload), source, told)
         return self._recorder.delegation_response(payload)
 
     async def _answer(self, frames: Frames, number: int, work: Awaitable[Any]) -> None:
@@ -60,3 +65,8 @@ class Desk:
             answer = [number, False, {"reason": "monitor_error", "text": "an error inside the monitor"}]
         if number:
             frames.send(answer)
+
+
+def _held(frames: Frames, number: int, seq: int) -> None:
+    """Say that the answer comes when somebody has decided on entry `seq`."""
+    frames.send([number, None, seq])

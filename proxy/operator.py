@@ -11,15 +11,17 @@ import asyncio
 import contextlib
 import logging
 import os
+import pwd
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from ..formats.errors import LictorError, UsageError
+from .orders import Order
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +32,6 @@ BACKLOG = 8
 _LONGEST = 100
 """Octets that a Unix socket's address surely holds; a longer one is taken through the folder's descriptor."""
 _CREDENTIALS = struct.Struct("3i")
-
-Order = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
 def socket_path(ledger: Path) -> Path:
@@ -91,14 +91,15 @@ class Operator:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> dict[str, Any]:
         try:
             line = await asyncio.wait_for(reader.readline(), READ_S)
-            if not _is_ours(writer.get_extra_info("socket")):
+            uid = _uid(writer.get_extra_info("socket"))
+            if uid not in (0, os.geteuid()):
                 return _refusal("this socket is for the user who runs the monitor")
             order = orjson.loads(line)
             work = self._orders[order.pop("order")]
         except (ValueError, KeyError, AttributeError, TypeError):
             return _refusal(f"not an order; there are: {', '.join(sorted(self._orders))}")
         try:
-            return {"ok": True, "result": await work(order)}
+            return {"ok": True, "result": await work(order, _user(uid))}
         except LictorError as e:
             return _refusal(str(e), usage=isinstance(e, UsageError))
         except Exception:
@@ -110,10 +111,18 @@ def _refusal(text: str, *, usage: bool = True) -> dict[str, Any]:
     return {"ok": False, "error": text, "usage": usage}
 
 
-def _is_ours(sock: Any) -> bool:
-    """Whether the process at the other end is of our user, or root."""
+def _uid(sock: Any) -> int:
+    """The user of the process at the other end."""
     _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return uid in (0, os.geteuid())
+    return int(uid)
+
+
+def _user(uid: int) -> str:
+    """How entries name a user of this machine."""
+    try:
+        return f"user:{pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user:{uid}"
 
 
 def ask(ledger: Path, order: str, **arguments: Any) -> Any:

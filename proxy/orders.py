@@ -1,21 +1,25 @@
-"""What the operator may order of a running monitor (see `operator`)."""
+"""What may be ordered of a running monitor, by name: by its own user (`operator`), or from afar (`order_listener`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from ..evidence.demand import Demands
 from ..evidence.retention import BY_HAND, Retention
 from ..formats.errors import UsageError
-from .operator import Order
+from .decisions import Decisions
+
+Order = Callable[[dict[str, Any], str], Awaitable[Any]]
+"""Takes the arguments, and who gives the order."""
 
 
-def orders(demands: Demands, retention: Retention) -> Mapping[str, Order]:
-    """By name: `bet` (agent, policy, from, to) answers with the tokens, `erase` (before) with what was erased."""
+def orders(demands: Demands, retention: Retention, decisions: Decisions) -> Mapping[str, Order]:
+    """Those of `decided`, `bet` (agent, policy, from, to) and `erase` (before)."""
 
-    async def issue(arguments: dict[str, Any]) -> list[str]:
+    async def issue(arguments: dict[str, Any], by: str) -> list[str]:
         values = [arguments.pop(name, None) for name in ("agent", "policy", "from", "to")]
         agent, policy, start, end = values
         texts = isinstance(agent, str) and (policy is None or isinstance(policy, str))
@@ -24,10 +28,37 @@ def orders(demands: Demands, retention: Retention) -> Mapping[str, Order]:
             raise UsageError("the order bet takes agent and policy (texts), from and to (numbers)")
         return list(await demands.issue(agent, policy, start, end))
 
-    async def erase(arguments: dict[str, Any]) -> dict[str, Any]:
+    async def erase(arguments: dict[str, Any], by: str) -> dict[str, Any]:
         before = arguments.pop("before", None)
         if arguments or type(before) not in (int, float):
             raise UsageError("the order erase takes before (a number)")
         return asdict(await retention.erase(before, BY_HAND))
 
-    return {"bet": issue, "erase": erase}
+    return {"bet": issue, "erase": erase, **decided(decisions)}
+
+
+def decided(decisions: Decisions) -> Mapping[str, Order]:
+    """What `Decisions` has, under the same names."""
+    methods = (
+        decisions.quarantine,
+        decisions.release,
+        decisions.quarantined,
+        decisions.waiting,
+        decisions.standing,
+        decisions.decide,
+        decisions.revoke,
+    )
+    return {method.__name__: _order(method) for method in methods}
+
+
+def _order(method: Callable[..., Awaitable[Any]]) -> Order:
+    parameters = inspect.signature(method).parameters
+    known = [name for name in parameters if name != "by"]
+    needed = [name for name in known if parameters[name].default is inspect.Parameter.empty]
+
+    async def give(arguments: dict[str, Any], by: str) -> Any:
+        if not set(needed) <= set(arguments) <= set(known):
+            raise UsageError(f"the order {method.__name__} takes {', '.join(known) or 'nothing'}")
+        return await (method(by=by, **arguments) if "by" in parameters else method(**arguments))
+
+    return give

@@ -21,7 +21,7 @@ from ..bindings.memory import Memories
 from ..bindings.model import ActionType, Binding, Decision, Verdict
 from ..bindings.policy import default_deny
 from ..bindings.used import used_of
-from ..evidence.entry import ActionDraft, InboundDraft, came_along
+from ..evidence.entry import ActionDraft, InboundDraft, came_along, went_on
 from ..evidence.ledger import Ledger
 from ..evidence.retention import first_since
 from ..evidence.state import Judged
@@ -56,7 +56,7 @@ class Book:
             agent, outcome = self._callers.pop(entry["outcome_of"], entry["agent_id"]), entry["outcome"]
             self.memories.ended(_happening(entry, agent, timestamp), used_of(outcome))
             return
-        if entry["decision"] not in _LET_OUT:
+        if entry["decision"] not in _LET_OUT or not went_on(entry):
             return
         agent, parameters = entry["agent_id"], entry["action_parameters"]
         if parameters.get("direction") == "inbound":
@@ -89,21 +89,21 @@ class State:
 
     def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
         handed = None
-        if draft.action_type == ActionType.DELEGATION and draft.decision in _LET_OUT:
+        if draft.action_type == ActionType.DELEGATION and draft.decision != Verdict.DENY:
             draft = dataclasses.replace(draft, action_parameters=_handed_on(draft, depth))
             handed = handed_of(draft.action_parameters)
         return self._judge(draft, wid, now, handed)
 
     def admit(self, draft: InboundDraft, now: float) -> InboundDraft | Judged:
-        if draft.decision not in _LET_OUT:
+        if draft.decision == Verdict.DENY:
             return draft
         judged = self._judge(_as_action(draft), draft.wid or "", now, handed_of(came_along(draft)))
         if judged.draft.decision not in _LET_OUT:
-            return dataclasses.replace(judged, draft=dataclasses.replace(judged.draft, decision="deny"))
+            return judged
         return dataclasses.replace(draft, decision=judged.draft.decision, reason=judged.draft.reason)
 
     def _judge(self, draft: ActionDraft, wid: str, now: float, handed: Handed | None) -> Judged:
-        if draft.decision not in _LET_OUT:
+        if draft.decision == Verdict.DENY:
             return Judged(draft)
         said = self._book.judge(draft.agent_id, draft.action_type, draft.action_target, wid, now, handed)
         if said is None:
@@ -114,7 +114,7 @@ class State:
             return Judged(dataclasses.replace(draft, decision="deny", reason=denied.reason), denied.hint)
         behaviors = [*draft.behaviors, *(result.to_json() for result in said.behaviors)]
         decision, reason = said.verdict.value, said.reason
-        if said.verdict is not Verdict.DENY and (said.verdict is Verdict.ALLOW or draft.decision == "flag"):
+        if said.verdict.weight <= Verdict(draft.decision).weight:
             decision, reason = draft.decision, draft.reason
         blamed = said.blamed.to_json() if said.blamed is not None else None
         judged = dataclasses.replace(draft, decision=decision, reason=reason, behaviors=behaviors)

@@ -24,6 +24,7 @@ class FakeControl:
         self.inbound: list[Any] = []
         self.outcomes: list[Any] = []
         self.finished: list[str] = []
+        self.withdrawn: list[tuple[int, str]] = []
         self.tokens: Any = Tokens(("node.b",), ("bet.b",))
 
     def answer(self, draft: Any) -> Receipt | LictorError:
@@ -46,11 +47,11 @@ class FakeControl:
         future.set_result(None)
         return future
 
-    def record_action(self, draft: Any, then: Callable[[Any], None]) -> asyncio.Future[None]:
+    def record_action(self, draft: Any, then: Callable[[Any], None], held: Any = None) -> asyncio.Future[None]:
         self.drafts.append(draft)
         return self._done(then, self.answer(draft))
 
-    def accept_delegation(self, draft: Any, then: Callable[[Any], None]) -> asyncio.Future[None]:
+    def accept_delegation(self, draft: Any, then: Callable[[Any], None], held: Any = None) -> asyncio.Future[None]:
         self.inbound.append(draft)
         return self._done(then, self.answer(draft))
 
@@ -60,13 +61,16 @@ class FakeControl:
     def finish_delegation(self, node: str) -> None:
         self.finished.append(node)
 
+    def withdraw(self, seq: int, reason: str) -> None:
+        self.withdrawn.append((seq, reason))
+
     def record_outcome(self, draft: Any) -> None:
         self.outcomes.append(draft)
 
 
 def nothing_open(policy: Callable[[], Policy] = lambda: Policy((), Catalog(()))) -> OpenExchanges:
     """Open exchanges that nothing has been let out into; cutting a connection does nothing."""
-    return OpenExchanges(policy, lambda client: None)
+    return OpenExchanges(policy, lambda client: None, lambda seq, reason: None)
 
 
 def make_flow(

@@ -144,7 +144,7 @@ async def test_no_permit_before_the_receipt(way: Way) -> None:
     given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     waiting: list[Any] = []
 
-    def later(draft: Any, then: Any) -> asyncio.Future[None]:
+    def later(draft: Any, then: Any, held: Any = None) -> asyncio.Future[None]:
         waiting.append((draft, then))
         return given
 
@@ -390,7 +390,7 @@ class TestBatches:
         """Each belongs to its own member, however late it comes."""
         waiting: list[tuple[Any, Any, asyncio.Future[None]]] = []
 
-        def later(draft: Any, then: Any) -> asyncio.Future[None]:
+        def later(draft: Any, then: Any, held: Any = None) -> asyncio.Future[None]:
             waiting.append((draft, then, asyncio.get_running_loop().create_future()))
             return waiting[-1][2]
 

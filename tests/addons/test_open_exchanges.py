@@ -48,7 +48,7 @@ class World:
 
     def __init__(self, control: FakeControl) -> None:
         self.policy, self.cut = BOTH, list[connection.Client]()
-        self.open = OpenExchanges(lambda: self.policy, self.cut.append)
+        self.open = OpenExchanges(lambda: self.policy, self.cut.append, control.withdraw)
         self.control = control
         self.outcome = Outcome(control, self.open)
 

@@ -30,7 +30,7 @@ class Recorder:
         self.durable = asyncio.Event()
         self.error = error
 
-    async def record_action(self, draft: Any, source: object) -> Receipt:
+    async def record_action(self, draft: Any, source: object, told: Any) -> Receipt:
         self.asked.append("action")
         await self.durable.wait()
         if self.error is not None:

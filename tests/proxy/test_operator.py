@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import socket
 import stat
 from collections.abc import AsyncIterator
@@ -18,23 +19,27 @@ from lictor.proxy import operator
 from lictor.proxy.operator import Operator, ask, socket_path
 
 
-async def echo(arguments: dict[str, Any]) -> Any:
+async def echo(arguments: dict[str, Any], by: str) -> Any:
     return arguments
 
 
-async def wrong(arguments: dict[str, Any]) -> Any:
+async def wrong(arguments: dict[str, Any], by: str) -> Any:
     raise UsageError("not like this")
 
 
-async def fails(arguments: dict[str, Any]) -> Any:
+async def fails(arguments: dict[str, Any], by: str) -> Any:
     raise LedgerError("the disk is full")
 
 
-async def crashes(arguments: dict[str, Any]) -> Any:
+async def crashes(arguments: dict[str, Any], by: str) -> Any:
     raise RuntimeError("secret")
 
 
-ORDERS = {"echo": echo, "wrong": wrong, "fails": fails, "crashes": crashes}
+async def whose(arguments: dict[str, Any], by: str) -> Any:
+    return by
+
+
+ORDERS = {"whose": whose, "echo": echo, "wrong": wrong, "fails": fails, "crashes": crashes}
 
 
 @pytest.fixture
@@ -61,6 +66,7 @@ async def raw(ledger: Path, data: bytes) -> Any:
 
 async def test_an_order_and_its_answer(ledger: Path) -> None:
     assert await order(ledger, "echo", a=1, b=[None, "x"]) == {"a": 1, "b": [None, "x"]}
+    assert await order(ledger, "whose") == f"user:{pwd.getpwuid(os.geteuid()).pw_name}"
 
 
 async def test_failures_say_whose_fault_they_are(ledger: Path) -> None:
@@ -80,7 +86,7 @@ async def test_failures_say_whose_fault_they_are(ledger: Path) -> None:
 async def test_what_is_no_order(ledger: Path, data: bytes) -> None:
     answer = await raw(ledger, data)
     assert (answer["ok"], answer["usage"]) == (False, True)
-    assert answer["error"] == "not an order; there are: crashes, echo, fails, wrong"
+    assert answer["error"] == "not an order; there are: crashes, echo, fails, whose, wrong"
 
 
 async def test_an_order_that_is_too_long(ledger: Path) -> None:

@@ -1,0 +1,66 @@
+"""What the control process decides on an action in the order of the log: quarantine, then memories, then approvals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..bindings.model import Binding
+from ..bindings.policy import CALLEE_IN_QUARANTINE, IN_QUARANTINE, QUARANTINED
+from ..evidence.entry import ActionDraft, InboundDraft
+from ..evidence.held import MONITOR
+from ..evidence.state import Judged
+from .approvals import Approvals
+from .quarantine import Quarantine, quarantining
+from .state import State
+
+
+class Authority:
+    """Implements `evidence.state.StateJudge`. A violation that calls for it puts the agent in quarantine, here."""
+
+    def __init__(
+        self, state: State, quarantine: Quarantine, approvals: Approvals, bindings: tuple[Binding, ...]
+    ) -> None:
+        self._state = state
+        self._quarantine = quarantine
+        self._approvals = approvals
+        self.put_in_force(bindings)
+
+    def put_in_force(self, bindings: tuple[Binding, ...]) -> None:
+        """Other bindings say what calls for quarantine."""
+        self._quarantining = quarantining(bindings)
+
+    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
+        if draft.agent_id in self._quarantine:
+            return _barred(draft)
+        return self._approved(self._state.judge(draft, wid, now, depth))
+
+    def admit(self, draft: InboundDraft, now: float) -> InboundDraft | Judged:
+        if draft.decision != "deny" and (draft.peer_id in self._quarantine or draft.agent_id in self._quarantine):
+            hint = IN_QUARANTINE.hint if draft.peer_id in self._quarantine else CALLEE_IN_QUARANTINE.hint
+            return dataclasses.replace(draft, decision="deny", reason=QUARANTINED, detail=hint, parents=(), evidence=())
+        admitted = self._state.admit(draft, now)
+        return self._approved(admitted) if isinstance(admitted, Judged) else admitted
+
+    def take(self, entry: Mapping[str, Any], seq: int, timestamp: float) -> None:
+        self._state.take(entry, seq, timestamp)
+        if self._quarantining and entry.get("decision") == "deny":
+            self._isolate(entry, seq)
+
+    def _isolate(self, entry: Mapping[str, Any], seq: int) -> None:
+        for said in entry["behaviors"]:
+            if said["result"] == "fail" and (said["policy_id"], said["behavior_id"]) in self._quarantining:
+                why = f"{said['behavior_id']} of {said['policy_id']}: {entry['reason']}"
+                self._quarantine.put(entry["agent_id"], MONITOR, why, seq)
+
+    def _approved(self, judged: Judged) -> Judged:
+        if judged.draft.decision != "hold":
+            return judged
+        return dataclasses.replace(judged, resolution=self._approvals.resolution(judged.draft))
+
+
+def _barred(draft: ActionDraft) -> Judged:
+    if draft.decision == "deny":
+        return Judged(draft)
+    return Judged(dataclasses.replace(draft, decision="deny", reason=QUARANTINED), IN_QUARANTINE.hint)
