@@ -22,9 +22,12 @@ import orjson
 
 from ..bindings.succession import Past, Succession
 from ..bindings.policy import IN_QUARANTINE, QUARANTINED
+from ..bindings.policy import IN_QUARANTINE, QUARANTINED
 from ..certs.domain import TrustDomain
 from ..evidence import durability
 from ..evidence.demand import Demands
+from ..evidence.entry import Resolution
+from ..evidence.held import MONITOR, MONITOR_GONE, Holds
 from ..evidence.entry import Resolution
 from ..evidence.held import MONITOR, MONITOR_GONE, Holds
 from ..evidence.issuer import Issuer
@@ -38,14 +41,18 @@ from ..formats.jws import Signer
 from ..formats.keys import read_closed
 from .approvals import Approvals
 from .authority import Authority
+from .approvals import Approvals
+from .authority import Authority
 from .channel import Frames
 from .config import Config
+from .decisions import Decisions
 from .decisions import Decisions
 from .desk import Desk
 from .evidence_key import EvidenceKey
 from .operator import Operator
 from .orders import orders
 from .policies import policies_for
+from .quarantine import Quarantine
 from .quarantine import Quarantine
 from .reload import BindingsOnDisk
 from .state import State
@@ -233,6 +240,16 @@ class ControlProcess:
         for worker in self._workers.values():
             worker.frames.send([0, True, what])
 
+    def _quarantine_changed(self) -> None:
+        """All workers refuse what the agents in quarantine do; what waited for a decision is denied."""
+        self._tell_workers({"quarantined": self._quarantine.agents()})
+        said = Resolution(False, QUARANTINED, MONITOR, IN_QUARANTINE.hint)
+        self._holds.resolve_all(lambda one: one.draft.agent_id in self._quarantine, said)
+
+    def _tell_workers(self, what: dict[str, Any]) -> None:
+        for worker in self._workers.values():
+            worker.frames.send([0, True, what])
+
     def _restart_workers(self) -> None:
         """They read the interception intermediate at their start only."""
         for worker in self._workers.values():
@@ -269,6 +286,7 @@ class ControlProcess:
         return {
             "salt": base64url.encode(self._salt),
             "bindings": self._documents(),
+            "quarantined": self._quarantine.agents(),
             "quarantined": self._quarantine.agents(),
             "tools": self._tools.for_workers(),
         }
