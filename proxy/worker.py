@@ -32,7 +32,7 @@ from ..addons.tool_watch import ToolWatch
 from ..addons.tunnel import Tunnels
 from ..addons.usage import Usage
 from ..bindings.model import Binding
-from ..bindings.policy import Policy
+from ..bindings.policy import QUARANTINED, Policy
 from ..bindings.schema import load_binding
 from ..bindings.target import Target
 from ..certs.contexts import listener_context
@@ -50,6 +50,8 @@ from .known_keys import KnownKeys
 log = logging.getLogger(__name__)
 
 REVOCATION_S = 0.5
+LAST_REFUSAL_S = 0.3
+"""How long the connections of an agent in quarantine stay open where nothing is let out on them: it is told why."""
 LAST_WORDS_S = 1.0
 """How long a worker still answers with refusals after the control process is gone."""
 
@@ -67,6 +69,7 @@ class Worker:
             on_lost=self._orphaned,
         )
         self._engine: Engine | None = None
+        self._quarantined: frozenset[str] = frozenset()
 
     async def run(self, channel: socket.socket) -> None:
         """Serve until told to stop or left alone by the control process."""
@@ -123,6 +126,10 @@ class Worker:
             self._hello.set_result(payload)
         if self._engine is not None:
             self._open.judge_again()
+            asyncio.get_running_loop().call_later(LAST_REFUSAL_S, self._cut_quarantined)
+
+    def _cut_quarantined(self) -> None:
+        self._open.end(self._identify.connections_of(self._quarantined), QUARANTINED)
 
     def _orphaned(self) -> None:
         log.error("the control process is gone: refusing everything, then exiting")
@@ -160,10 +167,13 @@ class Worker:
             Resolver(config.limits.dns_timeout_s),
             _fixed_upstreams(config),
         )
-        open_exchanges = self._open = OpenExchanges(lambda: self._policy, lambda client: engine.cut(client))
+        open_exchanges = self._open = OpenExchanges(
+            lambda: self._policy, lambda client: engine.cut(client), self._control.withdraw
+        )
         settings = Settings(config.monitor.spiffe_id, config.limits.judged_body_bytes, salt)
         addons: list[object] = [
             identify,
+            open_exchanges,
             guard,
             places,
             Enforce(
