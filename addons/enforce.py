@@ -215,7 +215,7 @@ class Enforce:
         if body is not None:
             exchange.request_tally = Tally(exchange.salt)
             exchange.request_tally.update(body)
-        if judged[0][1].allowed and not self._places.known(flow.client_conn, (exchange.host, exchange.port)):
+        if not judged[0][1].denied and not self._places.known(flow.client_conn, (exchange.host, exchange.port)):
             return self._find(flow, exchange, actions, partial(self._judge, flow, exchange, body))
         return self._record(flow, exchange, judged)
 
@@ -229,7 +229,8 @@ class Enforce:
             for action, decision in judged
         ]
         if len(drafts) == 1:
-            return self._control.record_action(drafts[0], lambda r: self._settle(flow, exchange, judged, [r]))
+            held = partial(self._open.hold, flow, exchange)
+            return self._control.record_action(drafts[0], lambda r: self._settle(flow, exchange, judged, [r]), held)
         return self._record_all(flow, exchange, judged, drafts)
 
     async def _record_all(
@@ -241,8 +242,9 @@ class Enforce:
     ) -> None:
         # Receipts come as they are ready: that of a denied action, which carries evidence, after the others.
         answers: dict[int, Receipt | LictorError] = {}
+        held = partial(self._open.hold, flow, exchange)
         await asyncio.gather(
-            *(self._control.record_action(d, partial(answers.__setitem__, i)) for i, d in enumerate(drafts))
+            *(self._control.record_action(d, partial(answers.__setitem__, i), held) for i, d in enumerate(drafts))
         )
         self._settle(flow, exchange, judged, [answers[i] for i in range(len(drafts))])
 
@@ -253,7 +255,8 @@ class Enforce:
         judged: Sequence[tuple[Classified, Decision]],
         answers: Sequence[Receipt | LictorError],
     ) -> None:
-        """The receipts are in: permit, or refuse with what they say."""
+        """The receipts are in: permit, or refuse with what they say. That of what was held says what became of it."""
+        self._open.decided(exchange)
         receipts = [a for a in answers if isinstance(a, Receipt)]
         exchange.receipts = tuple(receipts)
         if len(receipts) < len(judged):
@@ -264,7 +267,7 @@ class Enforce:
         refused = [
             (action, decision, receipt)
             for (action, decision), receipt in zip(judged, receipts, strict=True)
-            if not (decision.allowed and receipt.decision in (Verdict.ALLOW, Verdict.FLAG))
+            if decision.denied or receipt.decision not in (Verdict.ALLOW, Verdict.FLAG)
         ]
         if refused:
             # Of a batch the member that is to blame, not one that only shares its fate.
