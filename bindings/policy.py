@@ -38,6 +38,10 @@ IN_QUARANTINE = Decision(
     Verdict.DENY, QUARANTINED, (), "You are in quarantine: nothing you do is let out until your operator releases you."
 )
 """The decision on everything that an agent in quarantine does."""
+CALLEE_IN_QUARANTINE = Decision(
+    Verdict.DENY, QUARANTINED, (), "The agent that is called is in quarantine until its operator releases it."
+)
+"""The decision on everything that is asked of it."""
 
 
 @dataclass(frozen=True, slots=True)
