@@ -6,7 +6,7 @@ Bindings given together are taken to be in force together.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 
@@ -15,6 +15,7 @@ from .covering import Cover, meaning_of, overlap
 from .model import ActionType, Behavior, Binding, Verdict
 from .patterns import UrlPattern
 from .policy import effect
+from .protocols import PROTOCOLS
 from .subjects import applies_to
 from .target import Target
 
@@ -216,6 +217,7 @@ def _unknown(
     types = {target.urn: _types(target) for target in catalog.targets}
     if own_urn is not None:
         types.setdefault(own_urn, set()).update((ActionType.DELEGATION, ActionType.HTTP_REQUEST))
+    spoken = {target.urn: target.protocol for target in catalog.targets if target.urn != own_urn}
     remembers = where.endswith((".must_follow", ".never_after"))
     for i, value in enumerate(values):
         meaning = meaning_of(value)
@@ -223,6 +225,7 @@ def _unknown(
             text = _catalogued(meaning, value, catalog)
         else:
             text = _unknown_urn(value, types, None if remembers else place.behavior.observable_actions)
+            text = text or _not_inside(value, spoken)
         if text:
             yield place.finding(f"{where}[{i}]", "unknown_target", text)
 
@@ -254,6 +257,18 @@ def _unknown_urn(value: str, types: dict[str, set[ActionType]], observed: frozen
     if observed is None or is_a & observed:
         return ""
     return f"{value} is never looked at: it is a target of {_names(is_a)}, which the behavior does not observe"
+
+
+def _not_inside(value: str, spoken: Mapping[str, str]) -> str:
+    """Why nothing inside of a target has this name; empty if something may. `spoken`: the protocols by URN."""
+    base, mark, inside = value.removesuffix("*").partition("#")
+    if not mark or base not in spoken:
+        return ""
+    begins = PROTOCOLS[spoken[base]].inside
+    if any(inside.startswith(begin) or (value.endswith("*") and begin.startswith(inside)) for begin in begins):
+        return ""
+    has = f"has inside only what begins with {' or '.join(begins)}" if begins else "has nothing inside"
+    return f"{value} matches nothing: {base} speaks {spoken[base]} and {has}"
 
 
 def _names(types: Iterable[ActionType]) -> str:

@@ -32,6 +32,7 @@ class ModelApi:
     """`inference`: the operations whose JSON body names a model; `free`: those of them that use no tokens."""
 
     kinds: tuple[Kind, ...] = ("model",)
+    inside: tuple[str, ...] = ("models/", "/")
 
     def __init__(self, inference: frozenset[str], free: frozenset[str]) -> None:
         self.inference = inference | free

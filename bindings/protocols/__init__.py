@@ -19,6 +19,8 @@ class Classifier(Protocol):
 
     kinds: tuple[Kind, ...]
     """The kinds that such a target can have."""
+    inside: tuple[str, ...]
+    """How the names of what is inside of such a target begin, after the `#`; "": as they like."""
 
     def needs_body(self, method: str) -> bool:
         """Must the whole body of a request with this HTTP method be read to tell its actions?"""

@@ -30,6 +30,7 @@ class A2a:
     """Another agent, by JSON-RPC, by the HTTP+JSON binding, or by gRPC (of which only the path is read)."""
 
     kinds: tuple[Kind, ...] = ("agent",)
+    inside: tuple[str, ...] = ()
 
     def needs_body(self, method: str) -> bool:
         return method == "POST"

@@ -27,6 +27,7 @@ class GraphQl:
     """A tool or a data source that is asked in GraphQL."""
 
     kinds: tuple[Kind, ...] = ("tool", "data_source")
+    inside: tuple[str, ...] = ("query/", "mutation/", "subscription/", "persisted/")
 
     def needs_body(self, method: str) -> bool:
         return method == "POST"

@@ -10,6 +10,7 @@ class Http:
     """Any target that says nothing else of itself."""
 
     kinds: tuple[Kind, ...] = ("tool", "data_source", "model", "agent")
+    inside: tuple[str, ...] = ()
 
     def needs_body(self, method: str) -> bool:
         return False

@@ -44,6 +44,7 @@ class Mcp:
     """A tool server. `tools/call` is an action on `<urn>#tools/<name>`, the session itself one on `<urn>`."""
 
     kinds: tuple[Kind, ...] = ("tool",)
+    inside: tuple[str, ...] = ("",)
 
     def needs_body(self, method: str) -> bool:
         return method == "POST"
