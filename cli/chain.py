@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.text import Text
 
+from ..formats.errors import UsageError
 from ..verifier.chain import Chain, read_chain, verify_chain
 from ..verifier.log import verify_log
 from ..verifier.reconciliation import Edge, edge_json, reconcile
 from ..verifier.report import LogReport
+from .chain_drawing import Drawing, draw
+from .chain_formats import to_dot, to_mermaid, to_svg
+from .chain_page import to_html
 from .evidence_view import FILE, chain_trees, find_ca, read_ca, trust_options
 from .log_view import plain
 from .output import console, errors, json_option, print_json
@@ -29,6 +34,14 @@ _STATES = {
 }
 
 
+_FORMATS: dict[str, Callable[[Drawing], str]] = {
+    "dot": to_dot,
+    "mermaid": to_mermaid,
+    "svg": to_svg,
+    "html": lambda drawing: to_html(drawing, "Delegation chain"),
+}
+
+
 @click.group()
 def command() -> None:
     """A delegation chain: show, verify."""
@@ -36,12 +49,26 @@ def command() -> None:
 
 @command.command()
 @_FILES
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["tree", *_FORMATS]),
+    default="tree",
+    show_default=True,
+    help="A tree in the terminal; or a drawing for Graphviz, for Mermaid, as SVG, or as one HTML file.",
+)
+@click.option("--out", type=FILE, help="Write the drawing here, not to standard output.")
 @json_option
-def show(files: tuple[Path, ...], as_json: bool) -> None:
+def show(files: tuple[Path, ...], form: str, out: Path | None, as_json: bool) -> None:
     """Show who worked for whom, with the evidence of each node. No signature is verified."""
+    if form == "tree" and out is not None:
+        raise UsageError("--out goes with --format dot, mermaid, svg or html")
     chain = read_chain(files)
     if as_json:
         print_json(chain.to_json())
+        return
+    if form != "tree":
+        _write(_FORMATS[form](draw(chain)), out)
         return
     for tree in chain_trees(chain):
         console.print(tree, soft_wrap=False)
@@ -74,6 +101,17 @@ def verify(ctx: click.Context, files: tuple[Path, ...], trust: Path | None, conf
     else:
         _print(chain, logs, edges)
     ctx.exit(code)
+
+
+def _write(text: str, out: Path | None) -> None:
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, "utf-8")
+    except OSError as e:
+        raise UsageError(f"{out} cannot be written: {e.strerror}") from None
+    errors.print(Text(f"written: {out}"))
 
 
 def _log_json(path: Path, report: LogReport) -> dict[str, Any]:
