@@ -15,11 +15,14 @@ from lictor.bindings.schema import load_binding
 
 H = "https://h.example"
 MCP, DATA, PEER = "urn:e1:tool:mcp", "urn:e1:ds:data", "urn:e1:agent:b"
+MODEL, GRAPH = "urn:e1:model:o", "urn:e1:tool:graph"
 CATALOG = Catalog(
     [
         Target(MCP, "tool", ("https://mcp.example/**",), "mcp"),
         Target(DATA, "data_source", ("https://data.example/**",)),
         Target(PEER, "agent", ("https://b.example/**",), "a2a"),
+        Target(MODEL, "model", ("https://o.example/**",), "openai"),
+        Target(GRAPH, "tool", ("https://g.example/graphql",), "graphql"),
     ]
 )
 
@@ -140,6 +143,11 @@ def test_an_audit_binding_denies_nothing() -> None:
         ("urn:e1:tool:mcp2#tools/x", "tool_call", "is not in the catalog"),
         (f"{MCP}#tools/x", "data_source_access", "never looked at: it is a target of tool_call"),
         ("https://data.example/x", "http_request", f"matches nothing: the catalog knows this address as {DATA}"),
+        (f"{DATA}#rows", "data_source_access", "speaks http and has nothing inside"),
+        (f"{PEER}#tasks/*", "delegation", "speaks a2a and has nothing inside"),
+        (f"{MODEL}#model/small", "model_inference", "speaks openai and has inside only what begins with models/ or /"),
+        (f"{MODEL}#small*", "model_inference", "has inside only"),
+        (f"{GRAPH}#user", "tool_call", "has inside only what begins with query/ or mutation/"),
     ],
 )
 def test_values_that_the_catalog_does_not_know(value: str, types: str, text: str) -> None:
@@ -147,6 +155,27 @@ def test_values_that_the_catalog_does_not_know(value: str, types: str, text: str
     (found,) = lint([binding], CATALOG)
     assert (found.kind, text in found.text) == ("unknown_target", True)
     assert lint([binding]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "types"),
+    [
+        (f"{MCP}#anything", "tool_call"),
+        (f"{MODEL}#models/small", "model_inference"),
+        (f"{MODEL}#mod*", "model_inference"),
+        (f"{MODEL}#*", "model_inference"),
+        (f"{MODEL}#/v1/files", "model_inference"),
+        (f"{GRAPH}#query/user", "tool_call"),
+        (f"{GRAPH}#persisted/*", "tool_call"),
+    ],
+)
+def test_values_that_something_inside_can_have(value: str, types: str) -> None:
+    assert lint([bound(allow(value, types=types))], CATALOG) == []
+
+
+def test_of_its_own_agent_the_monitor_knows_the_paths() -> None:
+    card = bound(allow(f"{PEER}#/.well-known/agent-card.json", types="http_request"))
+    assert lint([card], CATALOG, PEER) == []
 
 
 def test_values_that_the_catalog_knows() -> None:
