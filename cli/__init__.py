@@ -25,6 +25,7 @@ COMMANDS = {
     "monitor": "a monitor's keys: rotate-evidence, retire-evidence",
     "signer": "an evidence key in a process of its own",
     "binding": "policies: check, sign, verify, explain, learn, replay",
+    "tools": "tools of MCP servers: list, approve",
     "log": "the action log: show, tail, verify, export, prove",
     "bet": "Behavioral Evidence Tokens: show, issue, verify",
     "chain": "a delegation chain: show, verify",
