@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 from end_to_end.model_apis import CACHED, TEXT, TOKENS, ModelApis
+from end_to_end.wire import Wire
 from end_to_end.world import Monitor, Outside, binding, target, until
 
 OPENAI, ANTHROPIC = "urn:test:model:openai", "urn:test:model:anthropic"
+LIMITED = {"stated": sum(TOKENS) + 1, "unstated": sum(TOKENS) + 1}
+"""Budgets of tokens: one call does not use them up if it says what it used, and otherwise it does."""
 OPENAI_CLIENT = """
 import asyncio, json, sys, openai
 
@@ -148,19 +151,20 @@ class Place:
 @pytest.fixture(scope="module")
 def place(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[Place]:
     with contextlib.closing(ModelApis(outside)) as apis:
+        models = [f"{OPENAI}#models/{name}" for name in ("gpt-test", "embed-test", *LIMITED)]
+        rules = binding(model_inference=[OPENAI, *models, ANTHROPIC, f"{ANTHROPIC}#models/claude-test"])
+        rules["expected_behaviors"] += [
+            {
+                "behavior_id": f"tokens-of-{name}",
+                "observable_actions": ["model_inference"],
+                "targets": [f"{OPENAI}#models/{name}"],
+                "compliance_criteria": {"type": "budget", "per": "day", "tokens": limit},
+            }
+            for name, limit in LIMITED.items()
+        ]
         monitor = share_monitor(
             "models",
-            {
-                "main": binding(
-                    model_inference=[
-                        OPENAI,
-                        f"{OPENAI}#models/gpt-test",
-                        f"{OPENAI}#models/embed-test",
-                        ANTHROPIC,
-                        f"{ANTHROPIC}#models/claude-test",
-                    ]
-                )
-            },
+            {"main": rules},
             target(OPENAI, "model", f"https://localhost:{apis.port}/v1/**", protocol="openai")
             + target(ANTHROPIC, "model", f"https://127.0.0.1:{apis.port}/v1/**", protocol="anthropic"),
             more=f'[interception]\nupstream_ca = "{outside.ca}"\n',
@@ -182,13 +186,29 @@ def test_openai(place: Place) -> None:
     gpt = [("models/gpt-test", usage("gpt-test"))]
     unstated = [("models/gpt-test", None)]
     embedded = [("models/embed-test", usage("embed-test", out=0)), ("", usage("", 0, 0))]
-    ended = place.ended(OPENAI)
+    ended = [one for one in place.ended(OPENAI) if one[0].removeprefix("models/") not in LIMITED]
     assert [
         (where, outcome.get("usage")) for where, outcome in ended
     ] == gpt * 2 + unstated + gpt * 2 + embedded + gpt * 2
     assert [outcome.get("usage_unknown", False) for _, outcome in ended] == [n == 2 for n in range(9)]
     denied = [e["action_target"] for e in place.monitor.entries() if e.get("decision") == "deny"]
     assert {f"{OPENAI}#models/gpt-forbidden", f"{OPENAI}#/v1/files"} <= set(denied)
+
+
+@pytest.mark.parametrize(("model", "options", "calls"), [("stated", {"include_usage": True}, 2), ("unstated", {}, 1)])
+def test_a_budget_ends_by_what_streams_state_and_sooner_without(
+    place: Place, model: str, options: dict[str, Any], calls: int
+) -> None:
+    asked = {"model": model, "messages": [], "stream": True, "stream_options": options}
+    with Wire(place.monitor) as wire:
+        wire.tunnel(f"localhost:{place.apis.port}")
+        for _ in range(calls):
+            before = len(place.monitor.entries())
+            answer = wire.post_json("/v1/chat/completions", asked, "Authorization: Bearer test-key")
+            assert answer.status == 200
+            assert place.monitor.outcome(before)["status"] == 200
+        answer = wire.post_json("/v1/chat/completions", asked, "Authorization: Bearer test-key")
+        assert (answer.status, answer.json()["reason"]) == (403, "budget_exhausted")
 
 
 def test_anthropic(place: Place) -> None:
