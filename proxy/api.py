@@ -1,44 +1,36 @@
 """The log for outsiders, read-only: checkpoint and tiles (c2sp.org/tlog-tiles), keys, health.
 
-A listener of its own in the control process, with the monitor's certificate; a client certificate of the trust domain
-is required and looked at with every request. The files are read in one thread through a connection of its own, so what
-is asked here never waits in the ledger's way; when too much waits for that thread, more is refused with 503.
+A listener of its own in the control process (see `callers`), for every identity of the trust domain. The files are read
+in one thread through a connection of its own, so what is asked here never waits in the ledger's way; when too much
+waits for that thread, more is refused with 503.
 """
 
 from __future__ import annotations
 
 import asyncio
-import datetime
 import gzip
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aiohttp import web
-from cryptography import x509
 
-from ..certs.contexts import listener_context
-from ..certs.identity import peer_identity
-from ..certs.revocation import RevocationList
 from ..evidence.sqlite_store import SqliteReader
 from ..evidence.tiles import Tile, read_tile
 from ..formats import strict_json
-from ..formats.errors import FormatError, LedgerError, UsageError, VerificationError
+from ..formats.errors import FormatError
+from .callers import Callers
 from .config import Config
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_S = 10.0
-IDLE_S = 30.0
-CONNECTIONS = 128
 WAITING = 64
 PACE_S = 0.005
 """Pause of the reading thread after each answer: whoever reads as fast as he can leaves the processor to the ledger."""
 FOREVER = "max-age=31536000, immutable"
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Api:
@@ -46,69 +38,27 @@ class Api:
 
     def __init__(self, config: Config, health: Callable[[], dict[str, Any]]) -> None:
         """Raises UsageError if the ledger cannot be read, VerificationError for the revocation list."""
-        trust = config.identity.trust
         self._config = config
         self._health = health
-        self._revoked = RevocationList(trust / "crl.pem", (trust / "identity-ca.pem").read_bytes())
+        self._callers = Callers(config, "api", 1024)
         self._reader = SqliteReader(config.ledger.path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="api")
         self._waiting = 0
-        app = web.Application(middlewares=[self._guarded], client_max_size=1024)
-        app.router.add_get("/checkpoint", self._checkpoint)
-        app.router.add_get("/tile/{path:.+}", self._tile)
-        app.router.add_get("/jwks.json", self._jwks)
-        app.router.add_get("/healthz", self._healthz)
-        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=1.0)
-        self._server: asyncio.Server | None = None
+        router = self._callers.app.router
+        router.add_get("/checkpoint", self._checkpoint)
+        router.add_get("/tile/{path:.+}", self._tile)
+        router.add_get("/jwks.json", self._jwks)
+        router.add_get("/healthz", self._healthz)
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises UsageError if that cannot be."""
-        directory, trust = self._config.monitor_dir, self._config.identity.trust
-        context = listener_context(directory / "cert.pem", directory / "key.pem", trust / "identity-ca.pem")
-        await self._runner.setup()
-        try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._protocol, host, port, ssl=context, ssl_handshake_timeout=HANDSHAKE_S
-            )
-        except OSError as e:
-            raise UsageError(f"listen.api: {host}:{port} cannot be listened on: {e.strerror or e}") from None
-
-    def _protocol(self) -> asyncio.BaseProtocol:
-        server = self._runner.server
-        assert server is not None
-        return server() if len(server.connections) < CONNECTIONS else _Full()
+        await self._callers.start(host, port)
 
     async def stop(self) -> None:
         """Stop listening and give the ledger back."""
-        if self._server is not None:
-            self._server.close()
-        await self._runner.cleanup()
+        await self._callers.stop()
         await asyncio.to_thread(self._thread.shutdown)
         self._reader.close()
-
-    @web.middleware
-    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Only for identities of the trust domain; what goes wrong inside is not told outside."""
-        try:
-            self._identify(request)
-            return await handler(request)
-        except VerificationError as e:
-            refused = web.Response(status=403, text=f"{e}\n")
-            refused.force_close()
-            return refused
-        except LedgerError as e:
-            log.error("the API cannot read the log: %s", e)
-            return web.Response(status=500, text="the log cannot be read\n")
-
-    def _identify(self, request: web.Request) -> None:
-        session = request.transport and request.transport.get_extra_info("ssl_object")
-        der = session.getpeercert(binary_form=True) if session else None
-        if der is None:
-            raise VerificationError("a client certificate of the trust domain is required")
-        peer_identity(der, self._config.monitor.trust_domain, datetime.datetime.now(datetime.UTC))
-        self._revoked.refresh()
-        if self._revoked.is_revoked(x509.load_der_x509_certificate(der).serial_number):
-            raise VerificationError("the client certificate is revoked")
 
     async def _read[T](self, read: Callable[[], T]) -> T:
         if self._waiting >= WAITING:
@@ -163,13 +113,6 @@ def _paced[T](read: Callable[[], T]) -> T:
     found = read()
     time.sleep(PACE_S)
     return found
-
-
-class _Full(asyncio.Protocol):
-    """Ends a connection that is one too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
 
 
 def served_checkpoint(reader: SqliteReader, quorum: int) -> str | None:

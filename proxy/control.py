@@ -21,15 +21,9 @@ from typing import Any
 import orjson
 
 from ..bindings.succession import Past, Succession
-from ..bindings.policy import IN_QUARANTINE, QUARANTINED
-from ..bindings.policy import IN_QUARANTINE, QUARANTINED
 from ..certs.domain import TrustDomain
 from ..evidence import durability
 from ..evidence.demand import Demands
-from ..evidence.entry import Resolution
-from ..evidence.held import MONITOR, MONITOR_GONE, Holds
-from ..evidence.entry import Resolution
-from ..evidence.held import MONITOR, MONITOR_GONE, Holds
 from ..evidence.issuer import Issuer
 from ..evidence.ledger import Ledger
 from ..evidence.recorder import Recorder
@@ -39,21 +33,14 @@ from ..formats import base64url
 from ..formats.errors import LictorError, UsageError
 from ..formats.jws import Signer
 from ..formats.keys import read_closed
-from .approvals import Approvals
-from .authority import Authority
-from .approvals import Approvals
-from .authority import Authority
 from .channel import Frames
 from .config import Config
-from .decisions import Decisions
-from .decisions import Decisions
+from .deciding import Deciding
 from .desk import Desk
 from .evidence_key import EvidenceKey
 from .operator import Operator
 from .orders import orders
 from .policies import policies_for
-from .quarantine import Quarantine
-from .quarantine import Quarantine
 from .reload import BindingsOnDisk
 from .state import State
 from .tools import Tools
@@ -109,12 +96,9 @@ class ControlProcess:
         signer = EvidenceKey(config)
         ledger = self._open_ledger(signer)
         self._state = State(self._in_force, self._store, ledger.size, ledger.now())
-        limits, monitor_id = config.limits, config.monitor.spiffe_id
-        holds = self._holds = Holds(ledger, limits.hold_s, limits.held_actions, limits.held_actions_per_agent)
-        self._quarantine = Quarantine(ledger, self._store, monitor_id, self._quarantine_changed)
-        approvals = Approvals(ledger, self._store, monitor_id)
-        self._authority = Authority(self._state, self._quarantine, approvals, self._in_force)
-        decisions = Decisions(ledger, self._quarantine, holds, approvals)
+        deciding = self._deciding = Deciding(
+            config, ledger, self._store, self._state, self._in_force, self._tell_workers
+        )
         self._recorder = Recorder(
             ledger,
             signer,
@@ -124,24 +108,26 @@ class ControlProcess:
             config.evidence.interval_s,
             config.evidence.jitter,
             stored=self._store,
-            state=self._authority,
-            holds=holds,
+            state=deciding.authority,
+            holds=deciding.holds,
         )
         self._desk = Desk(self._recorder)
         transparency = Transparency(config, ledger)
         retention = Retention(ledger, self._store, config.monitor.spiffe_id, self._recorder.needed_from)
         await retention.resume()
-        operator = Operator(config.ledger.path, orders(self._demands(ledger, signer), retention, decisions))
+        operator = Operator(config.ledger.path, orders(self._demands(ledger, signer), retention, deciding.decisions))
         ticker = asyncio.create_task(self._tick(ledger, signer))
         keeper = asyncio.create_task(retention.run(config.evidence.retention_days))
         try:
             await transparency.start()
             await operator.start()
+            await deciding.start()
             await self._serve()
         finally:
             ticker.cancel()
             keeper.cancel()
             await operator.close()
+            await deciding.stop()
             await self._end_workers()
             try:
                 await self._recorder.close()
@@ -195,6 +181,9 @@ class ControlProcess:
         if config.listen.api is not None:
             host, port = config.listen.api
             self._announce(f"the log is served on {host}:{port}")
+        if config.listen.orders is not None:
+            host, port = config.listen.orders
+            self._announce(f"orders are taken on {host}:{port}")
 
     async def _tick(self, ledger: Ledger, key: EvidenceKey) -> None:
         domain = TrustDomain.open(self._config.identity.trust)
@@ -222,29 +211,13 @@ class ControlProcess:
         put_in_force = await self._state.change(found, ledger, lambda: SqliteReader(self._config.ledger.path))
         put_in_force()
         self._in_force = found
-        self._authority.put_in_force(found)
+        self._deciding.authority.put_in_force(found)
         self._policies = policies_for(found)
         self._tell_workers({"bindings": self._documents()})
         self._keep_bindings(ledger)
         await self._recorder.reload()
         versions = ", ".join(f"{b.policy_id} {b.version}" for b in found) or "none: all is denied"
         self._announce(f"bindings in force: {versions}")
-
-    def _quarantine_changed(self) -> None:
-        """All workers refuse what the agents in quarantine do; what waited for a decision is denied."""
-        self._tell_workers({"quarantined": self._quarantine.agents()})
-        said = Resolution(False, QUARANTINED, MONITOR, IN_QUARANTINE.hint)
-        self._holds.resolve_all(lambda one: one.draft.agent_id in self._quarantine, said)
-
-    def _tell_workers(self, what: dict[str, Any]) -> None:
-        for worker in self._workers.values():
-            worker.frames.send([0, True, what])
-
-    def _quarantine_changed(self) -> None:
-        """All workers refuse what the agents in quarantine do; what waited for a decision is denied."""
-        self._tell_workers({"quarantined": self._quarantine.agents()})
-        said = Resolution(False, QUARANTINED, MONITOR, IN_QUARANTINE.hint)
-        self._holds.resolve_all(lambda one: one.draft.agent_id in self._quarantine, said)
 
     def _tell_workers(self, what: dict[str, Any]) -> None:
         for worker in self._workers.values():
@@ -286,8 +259,7 @@ class ControlProcess:
         return {
             "salt": base64url.encode(self._salt),
             "bindings": self._documents(),
-            "quarantined": self._quarantine.agents(),
-            "quarantined": self._quarantine.agents(),
+            "quarantined": self._deciding.quarantine.agents(),
             "tools": self._tools.for_workers(),
         }
 
@@ -320,7 +292,7 @@ class ControlProcess:
     async def _end_workers(self) -> None:
         """SIGTERM, a grace time, SIGKILL; then what they said last is read."""
         self._stopping.set()
-        self._holds.resolve_all(lambda one: True, Resolution(False, MONITOR_GONE, MONITOR))
+        self._deciding.deny_what_waits()
         ends = []
         for worker in self._workers.values():
             if worker.process.returncode is None:

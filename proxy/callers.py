@@ -1,0 +1,99 @@
+"""A listener of the control process over mutual TLS: who calls is looked at with every request.
+
+TLS 1.3 with the monitor's certificate; a client certificate of the trust domain is required. What goes wrong inside is
+not told outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from cryptography import x509
+
+from ..certs.contexts import listener_context
+from ..certs.identity import peer_identity
+from ..certs.revocation import RevocationList
+from ..formats.errors import LedgerError, UsageError, VerificationError
+from .config import Config
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_S = 10.0
+IDLE_S = 30.0
+CONNECTIONS = 128
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+CALLER = web.RequestKey("caller", str)
+"""The SPIFFE ID of whoever calls."""
+
+
+class Callers:
+    """Serves `app`; add to it what is served, then start. `name` is the key of the address under `listen`."""
+
+    def __init__(self, config: Config, name: str, max_body: int) -> None:
+        """Raises VerificationError for the revocation list."""
+        trust = config.identity.trust
+        self._config = config
+        self._name = name
+        self._revoked = RevocationList(trust / "crl.pem", (trust / "identity-ca.pem").read_bytes())
+        self.app = web.Application(middlewares=[self._guarded], client_max_size=max_body)
+        self._runner = web.AppRunner(self.app, access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=1.0)
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises UsageError if that cannot be."""
+        directory, trust = self._config.monitor_dir, self._config.identity.trust
+        context = listener_context(directory / "cert.pem", directory / "key.pem", trust / "identity-ca.pem")
+        await self._runner.setup()
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                self._protocol, host, port, ssl=context, ssl_handshake_timeout=HANDSHAKE_S
+            )
+        except OSError as e:
+            text = f"listen.{self._name}: {host}:{port} cannot be listened on: {e.strerror or e}"
+            raise UsageError(text) from None
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        server = self._runner.server
+        assert server is not None
+        return server() if len(server.connections) < CONNECTIONS else _Full()
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            request[CALLER] = self._identify(request)
+            return await handler(request)
+        except VerificationError as e:
+            refused = web.Response(status=403, text=f"{e}\n")
+            refused.force_close()
+            return refused
+        except LedgerError as e:
+            log.error("listen.%s: the log cannot be read or written: %s", self._name, e)
+            return web.Response(status=500, text="the log cannot be read or written\n")
+
+    def _identify(self, request: web.Request) -> str:
+        session = request.transport and request.transport.get_extra_info("ssl_object")
+        der = session.getpeercert(binary_form=True) if session else None
+        if der is None:
+            raise VerificationError("a client certificate of the trust domain is required")
+        identity = peer_identity(der, self._config.monitor.trust_domain, datetime.datetime.now(datetime.UTC))
+        self._revoked.refresh()
+        if self._revoked.is_revoked(x509.load_der_x509_certificate(der).serial_number):
+            raise VerificationError("the client certificate is revoked")
+        return str(identity)
+
+
+class _Full(asyncio.Protocol):
+    """Ends a connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()

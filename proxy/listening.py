@@ -1,0 +1,60 @@
+"""The addresses that a configuration listens on, and who may give orders there."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..formats.errors import FormatError, UsageError
+from ..formats.spiffe import SpiffeId
+
+_EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Addresses as (host, port). Without `ingress` the monitor fronts no agent, without `api` it serves no log.
+
+    `orders` are taken from the SPIFFE IDs `orders_from`, and from nobody where it is not there.
+    """
+
+    egress: tuple[str, int]
+    ingress: tuple[str, int] | None
+    api: tuple[str, int] | None
+    orders: tuple[str, int] | None = None
+    orders_from: tuple[str, ...] = ()
+
+    def named(self) -> dict[str, tuple[str, int]]:
+        """All addresses that are listened on, by their keys."""
+        given = {"egress": self.egress, "ingress": self.ingress, "api": self.api, "orders": self.orders}
+        return {name: address for name, address in given.items() if address is not None}
+
+
+def listening(document: Mapping[str, Any]) -> Listen:
+    """From a configuration whose form is checked. Raises UsageError."""
+    found = {name: _address(text, f"listen.{name}") for name, text in document["listen"].items()}
+    # Workers share their ports, so one port for two listeners would not fail: it would serve each of them now and then.
+    for (name, (host, port)), (other, (other_host, other_port)) in itertools.combinations(found.items(), 2):
+        if port == other_port and (host == other_host or {host, other_host} & _EVERYWHERE):
+            raise UsageError(f"listen.{name} and listen.{other} are both on port {port}: give each a port of its own")
+    if ("orders" in found) != ("orders" in document):
+        raise UsageError("listen.orders and the section [orders] go together; one of them is missing")
+    accepted = tuple(spiffe_id(text, "orders.from") for text in document.get("orders", {}).get("from", ()))
+    return Listen(found["egress"], found.get("ingress"), found.get("api"), found.get("orders"), accepted)
+
+
+def _address(text: str, key: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not 0 < int(port) < 65536:
+        raise UsageError(f"{key}: the port {port} is not between 1 and 65535")
+    return host.strip("[]"), int(port)
+
+
+def spiffe_id(text: str, key: str) -> str:
+    """The SPIFFE ID that is the value of `key`. Raises UsageError."""
+    try:
+        return str(SpiffeId.parse(text))
+    except FormatError as e:
+        raise UsageError(f"{key}: {e}") from None
