@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 import json
 import math
 import tomllib
@@ -23,9 +22,7 @@ from ..evidence.cosignature import CheckpointPolicy, Witness
 from ..evidence.store import Durability
 from ..formats.errors import FormatError, UsageError
 from ..formats.names import host_text, parse_url
-from ..formats.spiffe import SpiffeId
-
-_EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104
+from .listening import Listen, listening, spiffe_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +36,6 @@ class Monitor:
     @property
     def spiffe_id(self) -> str:
         return f"spiffe://{self.trust_domain}/monitor/{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """Addresses as (host, port). Without `ingress` the monitor fronts no agent, without `api` it serves no log."""
-
-    egress: tuple[str, int]
-    ingress: tuple[str, int] | None
-    api: tuple[str, int] | None
-
-    def named(self) -> dict[str, tuple[str, int]]:
-        """All addresses that are listened on, by their keys."""
-        given = {"egress": self.egress, "ingress": self.ingress, "api": self.api}
-        return {name: address for name, address in given.items() if address is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,20 +223,6 @@ def _nearest(name: str, known: list[str]) -> str:
     return f", did you mean {near[0]}?" if near else f" (known here: {', '.join(known)})"
 
 
-def _address(text: str, key: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not 0 < int(port) < 65536:
-        raise UsageError(f"{key}: the port {port} is not between 1 and 65535")
-    return host.strip("[]"), int(port)
-
-
-def _spiffe(text: str, key: str) -> str:
-    try:
-        return str(SpiffeId.parse(text))
-    except FormatError as e:
-        raise UsageError(f"{key}: {e}") from None
-
-
 def _build(path: Path, document: dict[str, Any]) -> Config:
     base = path.parent
     trust = (base / document["identity"]["trust"]).absolute()
@@ -270,7 +239,7 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
     return Config(
         path=path,
         monitor=monitor,
-        listen=_listen(listen),
+        listen=listening(document),
         ingress=_ingress(ingress) if ingress else None,
         identity=Identity(trust),
         interception=Interception(base / upstream_ca if upstream_ca else None),
@@ -307,22 +276,13 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
     )
 
 
-def _listen(table: dict[str, str]) -> Listen:
-    found = {name: _address(text, f"listen.{name}") for name, text in table.items()}
-    # Workers share their ports, so one port for two listeners would not fail: it would serve each of them now and then.
-    for (name, (host, port)), (other, (other_host, other_port)) in itertools.combinations(found.items(), 2):
-        if port == other_port and (host == other_host or {host, other_host} & _EVERYWHERE):
-            raise UsageError(f"listen.{name} and listen.{other} are both on port {port}: give each a port of its own")
-    return Listen(found["egress"], found.get("ingress"), found.get("api"))
-
-
 def _ingress(table: dict[str, str]) -> Ingress:
     try:
         upstream = parse_url(table["upstream"])
     except FormatError as e:
         raise UsageError(f"ingress.upstream: {e}") from None
     return Ingress(
-        _spiffe(table["agent"], "ingress.agent"), table["urn"], f"http://{host_text(upstream.host)}:{upstream.port}"
+        spiffe_id(table["agent"], "ingress.agent"), table["urn"], f"http://{host_text(upstream.host)}:{upstream.port}"
     )
 
 
@@ -376,7 +336,7 @@ def _target(base: Path, index: int, table: dict[str, Any]) -> Target:
         kind=table["kind"],
         match=tuple(table["match"]),
         protocol=table.get("protocol", "a2a" if table["kind"] == "agent" and not passthrough else "http"),
-        agent_id=_spiffe(agent, f"target[{index}].agent") if agent else None,
+        agent_id=spiffe_id(agent, f"target[{index}].agent") if agent else None,
         passthrough=passthrough,
         lists=table.get("lists", "allowed"),
         pins=base / table["pins"] if "pins" in table else None,
