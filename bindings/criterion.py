@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -31,6 +31,14 @@ class Outcome:
 PASS = Outcome(True)
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Patterns of targets, one of which must match (`allows`), or none."""
+
+    values: Sequence[str]
+    allows: bool
+
+
 class Stateless(ABC):
     """Criteria made ready to judge. Immutable; shared by all requests of a worker."""
 
@@ -38,6 +46,8 @@ class Stateless(ABC):
     reads: Reads = "target"
     refuses: ClassVar[str] = ""
     """The reason of a denial that the authority alone decides."""
+    listed: Listed | None = None
+    """Of criteria that are nothing but a list of patterns of targets: it is looked up together with all the others."""
 
     @abstractmethod
     def judge(self, action: Action) -> Outcome:

@@ -7,15 +7,17 @@ too, but are judged elsewhere (`bindings.memory`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import count
 
 from ..formats.names import url_text
 from .catalog import Catalog
 from .criteria import compile_criteria
-from .criterion import Reads, Stateless
+from .criterion import Outcome, Reads, Stateless
 from .keep import NOTHING, Keep, Kept, keep
+from .marking import Marks
 from .model import Action, ActionType, Behavior, BehaviorResult, Binding, Decision, Verdict
 from .patterns import AllowSet
 from .subjects import applies_to
@@ -31,6 +33,8 @@ _HINTS = {
     ActionType.DELEGATION: "Delegate to an agent that is approved for you, or ask your operator to approve this one.",
     ActionType.HTTP_REQUEST: "Use a tool or data source that is approved for you; this address is not.",
 }
+MAX_SETS = 1000
+"""Sets of behaviors that observe an action of one agent and type, whose decision is kept."""
 _OTHER_HINT = "Ask your operator; trying another way to the same end will be refused too."
 
 QUARANTINED = "quarantined"
@@ -48,9 +52,11 @@ CALLEE_IN_QUARANTINE = Decision(
 class _Rule:
     """One behavior ready to judge, with both of its results made beforehand. `compiled` None: judged elsewhere.
 
-    `effect` is what a violation makes of the action.
+    `effect` is what a violation makes of the action. `mark` is the rule's own bit: in `Marks` that of its list; that of
+    its `targets` is `shift` bits further up.
     """
 
+    mark: int
     compiled: Stateless | None
     passed: BehaviorResult
     failed: BehaviorResult
@@ -65,17 +71,24 @@ class _Rule:
         return _most(part.reads for part in (self.compiled, self.keep) if part is not None)
 
 
+_Compiled = tuple[tuple[Binding, tuple[tuple[Behavior, _Rule], ...]], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """Rules for one agent and one action type; `satisfied` is the decision when every one of them is.
+    """Rules for one agent and one action type, and the marks of those that are lists or that observe some targets only.
 
-    `some_targets`: some of the rules observe only some targets, so which ones observe an action is yet to be found.
+    `satisfied` are the decisions when all that observe an action are, by the marks of these.
     """
 
     rules: tuple[_Rule, ...]
-    satisfied: Decision
+    always: int
+    sometimes: int
+    allow: int
+    deny: int
+    judged_alone: tuple[_Rule, ...]
+    satisfied: dict[int, Decision]
     hint: str
-    some_targets: bool
     reads: Reads
     keeps: bool
 
@@ -83,15 +96,18 @@ class _Rules:
 class Policy:
     """The bindings in force, the catalog that they speak of, and the agents in quarantine. Safe to share by threads."""
 
-    __slots__ = ("_agents", "_compiled", "bindings", "catalog", "quarantined")
+    __slots__ = ("_agents", "_compiled", "_marks", "_shift", "bindings", "catalog", "quarantined")
 
     def __init__(self, bindings: Iterable[Binding], catalog: Catalog) -> None:
         self.bindings = tuple(bindings)
         self.catalog = catalog
+        number = count()
         self._compiled = tuple(
-            (binding, tuple((behavior, _rule(binding, behavior)) for behavior in binding.behaviors))
+            (binding, tuple((behavior, _rule(binding, behavior, 1 << next(number))) for behavior in binding.behaviors))
             for binding in self.bindings
         )
+        self._shift = next(number)
+        self._marks = Marks(_lists(self._compiled, self._shift))
         self._agents: dict[str, dict[ActionType, _Rules]] = {}
         self.quarantined: frozenset[str] = frozenset()
 
@@ -112,12 +128,22 @@ class Policy:
         rules = self._rules(action.agent_id).get(action.type)
         if rules is None:
             return default_deny(action.type)
-        if rules.some_targets:
-            observing = tuple(r for r in rules.rules if r.targets is None or r.targets.matches(action.target))
-            if not observing:
-                return default_deny(action.type)
-            return _decide(observing, None, rules.hint, action)
-        return _decide(rules.rules, rules.satisfied, rules.hint, action)
+        marks = self._marks.of(action.target)
+        observing = rules.always | (marks >> self._shift & rules.sometimes)
+        if not observing:
+            return default_deny(action.type)
+        failed = (rules.allow & ~marks | rules.deny & marks) & observing
+        said: dict[int, Outcome] = {}
+        for rule in rules.judged_alone:
+            if rule.mark & observing and rule.compiled is not None:
+                outcome = rule.compiled.judge(action)
+                if not outcome.ok:
+                    failed |= rule.mark
+                    said[rule.mark] = outcome
+        if failed:
+            observed = [rule for rule in rules.rules if rule.mark & observing]
+            return _unsatisfied(observed, failed, said, rules.hint, action)
+        return rules.satisfied.get(observing) or _satisfied(rules, observing)
 
     def may_allow(self, action: Action) -> bool:
         """Could an action of this type on this target go out, whatever it carries? Memories are not asked."""
@@ -229,9 +255,10 @@ def result_of(binding: Binding, behavior: Behavior, text: str) -> BehaviorResult
     return BehaviorResult(binding.policy_id, binding.version, binding.digest, behavior.behavior_id, text)
 
 
-def _rule(binding: Binding, behavior: Behavior) -> _Rule:
+def _rule(binding: Binding, behavior: Behavior, mark: int) -> _Rule:
     compiled = compile_criteria(behavior.criteria)
     return _Rule(
+        mark,
         compiled if isinstance(compiled, Stateless) else None,
         result_of(binding, behavior, "pass"),
         result_of(binding, behavior, "fail"),
@@ -242,24 +269,39 @@ def _rule(binding: Binding, behavior: Behavior) -> _Rule:
     )
 
 
+def _lists(compiled: _Compiled, shift: int) -> Iterator[tuple[int, Sequence[str]]]:
+    """All lists of patterns, with their marks."""
+    for _, rules in compiled:
+        for behavior, rule in rules:
+            if rule.compiled is not None and rule.compiled.listed is not None:
+                yield rule.mark, rule.compiled.listed.values
+            if behavior.targets is not None:
+                yield rule.mark << shift, behavior.targets
+
+
 def _rules(type_: ActionType, rules: tuple[_Rule, ...]) -> _Rules:
-    some_targets = any(rule.targets is not None for rule in rules)
-    reads = _most(rule.reads for rule in rules)
-    keeps = any(rule.keep is not None for rule in rules)
-    return _Rules(rules, _satisfied(rules), hint_for(type_), some_targets, reads, keeps)
+    lists = [(rule, rule.compiled.listed) for rule in rules if rule.compiled is not None]
+    return _Rules(
+        rules,
+        always=sum(rule.mark for rule in rules if rule.targets is None),
+        sometimes=sum(rule.mark for rule in rules if rule.targets is not None),
+        allow=sum(rule.mark for rule, listed in lists if listed is not None and listed.allows),
+        deny=sum(rule.mark for rule, listed in lists if listed is not None and not listed.allows),
+        judged_alone=tuple(rule for rule, listed in lists if listed is None),
+        satisfied={},
+        hint=hint_for(type_),
+        reads=_most(rule.reads for rule in rules),
+        keeps=any(rule.keep is not None for rule in rules),
+    )
 
 
-def _satisfied(rules: tuple[_Rule, ...]) -> Decision:
-    passed = tuple(rule.passed for rule in rules if rule.compiled is not None)
-    return Decision(Verdict.ALLOW, "allowed", passed)
-
-
-def _decide(rules: tuple[_Rule, ...], satisfied: Decision | None, hint: str, action: Action) -> Decision:
-    """Judge by all of `rules`; `satisfied` is the decision if every one is, where that was made beforehand."""
-    for rule in rules:
-        if rule.compiled is not None and not rule.compiled.judge(action).ok:
-            return _unsatisfied(rules, hint, action)
-    return satisfied or _satisfied(rules)
+def _satisfied(rules: _Rules, observing: int) -> Decision:
+    """The decision when all that observe are satisfied, made once for each set of them."""
+    passed = (rule.passed for rule in rules.rules if rule.mark & observing and rule.compiled is not None)
+    decision = Decision(Verdict.ALLOW, "allowed", tuple(passed))
+    if len(rules.satisfied) < MAX_SETS:
+        rules.satisfied[observing] = decision
+    return decision
 
 
 def _may_let_out(rule: _Rule, action: Action) -> bool:
@@ -295,17 +337,25 @@ def _closes(rule: _Rule, host: str, port: int, targets: tuple[Target, ...]) -> b
     return not rule.compiled.may_allow_authority(host, port, targets)
 
 
-def _unsatisfied(rules: tuple[_Rule, ...], usual_hint: str, action: Action) -> Decision:
-    """The decision when at least one rule fails: the gravest of their effects, for the first that has it."""
+def _unsatisfied(
+    rules: Iterable[_Rule], failed: int, said: Mapping[int, Outcome], usual_hint: str, action: Action
+) -> Decision:
+    """The decision when those marked `failed` fail: the gravest of their effects, for the first that has it.
+
+    `said` is what those of them said that are no lists.
+    """
     verdict, reason, hint, blamed = Verdict.ALLOW, "", "", None
     results = []
     for rule in rules:
         if rule.compiled is None:
             continue
-        outcome = rule.compiled.judge(action)
-        results.append(rule.passed if outcome.ok else rule.failed)
-        if outcome.ok or rule.effect.weight <= verdict.weight:
+        if not rule.mark & failed:
+            results.append(rule.passed)
             continue
+        results.append(rule.failed)
+        if rule.effect.weight <= verdict.weight:
+            continue
+        outcome = said.get(rule.mark) or rule.compiled.judge(action)
         verdict, reason = rule.effect, rule.prefix + outcome.reason
         if verdict is not Verdict.FLAG:
             hint, blamed = outcome.hint or usual_hint, rule.failed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..criterion import PASS, Outcome, Stateless
+from ..criterion import PASS, Listed, Outcome, Stateless
 from ..model import Action
 from ..patterns import AllowSet
 from ..target import Target
@@ -16,11 +16,12 @@ _FAIL = Outcome(False, "not_in_allowlist")
 class CompiledAllowlist(Stateless):
     """The values as sets and prefix trees."""
 
-    __slots__ = ("_allowed",)
+    __slots__ = ("_allowed", "listed")
     refuses = "not_in_allowlist"
 
     def __init__(self, values: list[str]) -> None:
         self._allowed = AllowSet(values)
+        self.listed: Listed | None = Listed(values, True)
 
     def judge(self, action: Action) -> Outcome:
         return PASS if self._allowed.matches(action.target) else _FAIL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..criterion import PASS, Outcome, Stateless
+from ..criterion import PASS, Listed, Outcome, Stateless
 from ..model import Action
 from ..patterns import AllowSet
 from ..target import Target
@@ -16,11 +16,12 @@ _FAIL = Outcome(False, "in_denylist")
 class CompiledDenylist(Stateless):
     """The values as sets and prefix trees. An authority is closed only if one value denies all of it."""
 
-    __slots__ = ("_denied",)
+    __slots__ = ("_denied", "listed")
     refuses = "in_denylist"
 
     def __init__(self, values: list[str]) -> None:
         self._denied = AllowSet(values)
+        self.listed: Listed | None = Listed(values, False)
 
     def judge(self, action: Action) -> Outcome:
         return _FAIL if self._denied.matches(action.target) else PASS

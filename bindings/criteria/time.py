@@ -25,7 +25,7 @@ _WHOLE_DAY = ((0, _DAY_S),)
 class CompiledTime(Stateless):
     """Half-open stretches of the day in seconds, and which days they may begin on."""
 
-    __slots__ = ("_days", "_except", "_from", "_hours", "_until", "_zone")
+    __slots__ = ("_days", "_except", "_from", "_hours", "_last", "_until", "_zone")
 
     def __init__(self, criteria: Mapping[str, Any]) -> None:
         self._zone = _zone(criteria["timezone"])
@@ -36,9 +36,13 @@ class CompiledTime(Stateless):
         if self._from > self._until:
             raise UsageError(f"the dates end ({self._until}) before they begin ({self._from})")
         self._except = frozenset(map(_date, criteria.get("except", ())))
+        self._last = (-1, False)
 
     def judge(self, action: Action) -> Outcome:
-        return PASS if self.holds(time.time()) else _FAIL
+        second, held = int(time.time()), self._last
+        if held[0] != second:
+            held = self._last = (second, self.holds(second))
+        return PASS if held[1] else _FAIL
 
     def holds(self, at: float) -> bool:
         """Whether the NumericDate `at` is within."""

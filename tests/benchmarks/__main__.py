@@ -1,4 +1,4 @@
-"""`make bench`: lictor against mitmdump, squid and no proxy at all; and its evidence (`evidence.py`).
+"""`make bench`: lictor against mitmdump, squid and no proxy at all; its decisions (`decision.py`) and its evidence (`evidence.py`).
 
 Tables for people, `figure NAME VALUE` for machines.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lictor.certs.domain import TrustDomain
 
-from . import contestants, evidence
+from . import contestants, decision, evidence
 from .contestants import Contestant
 from .rounds import ROOT, Discipline, Score, compete, ratio
 
@@ -38,6 +38,7 @@ def main() -> None:
     began = time.monotonic()
     try:
         tables, figures = measure(directory)
+        figures |= decision.measure()
         figures |= evidence.measure(directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
