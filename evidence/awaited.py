@@ -7,7 +7,9 @@ will say the outcome (a worker): when it is gone the outcomes are not coming.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -32,27 +34,43 @@ def unknown(seq: int, why: str) -> OutcomeDraft:
     return OutcomeDraft(seq, {"status": 0, "complete": False, "error": f"unknown: {why}"})
 
 
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """What outcomes repeat of actions that were recorded together, and who will say them."""
+
+    common: Mapping[str, Any]
+    source: object
+
+
 class Awaited:
     """The actions of a running monitor whose outcome is still to come, oldest first."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._actions: dict[int, tuple[Mapping[str, Any], object]] = {}
+        self._actions: dict[int, tuple[_Alike, str]] = {}
         self._anchor = 0
 
-    def add(self, seq: int, fields: Mapping[str, Any], source: object) -> int | None:
-        """An action was recorded. The seq of one that now has waited for too long, or None."""
-        self._actions[seq] = {name: fields[name] for name in OUTCOME_REPEATS}, source
+    def add(self, seq: int, fields: Mapping[str, Any], source: object) -> None:
+        """An action was recorded."""
+        alike = _Alike({name: fields[name] for name in OUTCOME_REPEATS}, source)
+        self._actions[seq] = alike, fields["action_target"]
+
+    def add_run(self, first: int, targets: Iterable[str], common: Mapping[str, Any], source: object) -> None:
+        """Actions were recorded, from seq `first` on, that differ in their targets."""
+        self._actions.update(enumerate(zip(repeat(_Alike(common, source)), targets), first))
+
+    def too_old(self) -> int | None:
+        """The seq of an action that has waited for too long, or None."""
         return next(iter(self._actions)) if len(self._actions) > MAX_AWAITED else None
 
     def take(self, seq: int) -> Mapping[str, Any] | None:
         """What an outcome repeats of the action; it waits no longer. None if it did not."""
         found = self._actions.pop(seq, None)
-        return found[0] if found is not None else None
+        return {**found[0].common, "action_target": found[1]} if found is not None else None
 
     def of(self, source: object) -> list[int]:
         """The actions whose outcome `source` would have said."""
-        return [seq for seq, (_, said_by) in self._actions.items() if said_by is source]
+        return [seq for seq, (alike, _) in self._actions.items() if alike.source is source]
 
     def anchor(self) -> None:
         """Keep in the store what waits, where that is due."""

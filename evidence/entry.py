@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .lineage import Place
 from .salted import SD, sd_digest
@@ -103,8 +103,7 @@ class Resolution:
     behavior: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The entry is durable. `execution_context` and `behavioral_evidence` are header lines to add, never to replace.
 
     Of a delegation going out: the node and the evidence for the callee. Of a denied action: the evidence for the

@@ -7,6 +7,7 @@ node it belongs to and the BET that it caused are in one batch; a receipt is giv
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -38,6 +39,7 @@ from .held import MONITOR, MONITOR_GONE, TOO_MANY_HOLDS, WORKER_GONE, Holds, set
 from .issuer import Issuer
 from .ledger import Ledger
 from .lineage import Place, at_depth
+from .runs import Receipts, Run
 from .state import Judged, StateJudge
 from .store import NodeRow, Reader, Stamped
 from .windows import PolicyInfo, Window
@@ -181,11 +183,40 @@ class Recorder:
         if waiting is not None and waiting.source is source:
             self._holds.resolve(seq, Resolution(False, reason, MONITOR))
 
+    def enter_run(self, run: Run, source: object = None) -> Receipts | None:
+        """Record actions that are alike; their receipts are not to be given before `commit` is done.
+
+        None if they have to be recorded one by one, because something has to look at each; then none of them is.
+        """
+        draft = run.common.draft
+        agent = self._agents.get(draft.agent_id)
+        windows = agent.windows
+        idle = self._state is None or self._state.idle(draft.agent_id)
+        if not (run.common.plain and idle and windows.judges(draft.behaviors)):
+            return None
+        place = agent.lineage.place((), None, self._ledger.now())
+        stamped = self._ledger.add_run(run.heads, *run.common.pieces(place))
+        first = stamped[0]
+        windows.wid, windows.node = place.wid, place.node
+        windows.run(first.seq, [one.data for one in stamped], draft.behaviors)
+        self._awaited.add_run(first.seq, run.targets, run.common.repeated(place), source)
+        self._forget_oldest()
+        receipt = Receipt(first.seq, first.timestamp, draft.decision, draft.reason, place.wid, place.node)
+        return Receipts(receipt, len(stamped))
+
+    def commit(self) -> Future[None]:
+        """Done when everything recorded so far is durable; LedgerError if it never will be."""
+        return self._ledger.commit()
+
     async def record_outcome(self, draft: OutcomeDraft) -> None:
         """Record how an action ended. Raises UsageError for a seq that is not an action whose outcome is awaited.
 
         Nobody waits for an outcome, so it is written with the next action, or by itself soon after.
         """
+        self.enter_outcome(draft)
+
+    def enter_outcome(self, draft: OutcomeDraft) -> None:
+        """`record_outcome`, at once."""
         action = self._awaited.take(draft.outcome_of)
         if action is None:
             raise UsageError(f"no outcome is awaited of entry {draft.outcome_of}: it has one, or was denied")
@@ -305,8 +336,11 @@ class Recorder:
         return stamped
 
     def _await_outcome(self, seq: int, fields: Mapping[str, Any], source: object) -> None:
-        oldest = self._awaited.add(seq, fields, source)
-        if oldest is not None:
+        self._awaited.add(seq, fields, source)
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        while (oldest := self._awaited.too_old()) is not None:
             self._give_up(oldest, TOO_MANY)
         self._awaited.anchor()
 

@@ -25,6 +25,9 @@ class Judged:
 class StateJudge(Protocol):
     """Judges without awaiting anything, so that what it lets out is taken before anything else is judged."""
 
+    def idle(self, agent_id: str) -> bool:
+        """Whether what behaviors let out of this agent, no delegation, would stay as it is, and not be remembered."""
+
     def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
         """Judge an action of the workflow `wid`, of work at this `depth`; a denied draft comes back as it was."""
 

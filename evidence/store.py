@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 DocumentKind = Literal["key", "binding"]
 Durability = Literal["commit", "os"]
@@ -16,8 +16,7 @@ MAX_ENTRY = 1 << 20
 """Octets of the largest entry that a log takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stamped:
+class Stamped(NamedTuple):
     """An entry as the log has it: `data` are its canonical bytes, `leaf` is its RFC 9162 leaf hash."""
 
     seq: int

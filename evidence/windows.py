@@ -8,7 +8,7 @@ evidence hash is SHA-256 over the JCS array of those entries, which is what `[`,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,18 @@ class Window:
             self._hash.update(data)
         self.count += 1
 
+    def add_run(self, first: int, joined: bytes, count: int) -> None:
+        """Take in the agent's next `count` entries, joined by commas."""
+        self.add(first, joined)
+        self.count += count - 1
+
+    def passed(self, behavior_id: str, count: int) -> None:
+        """Count what one behavior of this policy said of actions with which it agreed."""
+        tally = self.tallies.get(behavior_id)
+        if tally is None:
+            tally = self.tallies[behavior_id] = Tally()
+        tally.evaluated += count
+
     def judge(self, behavior_id: str, result: str, decision: str) -> None:
         """Count what one behavior of this policy said of an action; of one that was held, what became of it too."""
         tally = self.tallies.get(behavior_id)
@@ -141,6 +153,20 @@ class AgentWindows:
         for window in self.open:
             if window.first_seq <= seq:
                 window.add(seq, data)
+
+    def judges(self, behaviors: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether a policy that has a window here said something."""
+        return any(said["policy_id"] in self._by_policy for said in behaviors)
+
+    def run(self, first: int, entries: Sequence[bytes], behaviors: Iterable[Mapping[str, Any]]) -> None:
+        """Take in new actions that were all allowed, with the behaviors that agreed with each of them."""
+        joined = b",".join(entries)
+        for window in self.open:
+            window.add_run(first, joined, len(entries))
+        for said in behaviors:
+            window_of = self._by_policy.get(said["policy_id"])
+            if window_of is not None:
+                window_of.passed(said["behavior_id"], len(entries))
 
     def action(self, seq: int, data: bytes, behaviors: Iterable[Mapping[str, Any]], decision: str) -> list[Window]:
         """Take in an action with what the behaviors said of it; the windows in which it is a violation.

@@ -31,6 +31,9 @@ class Authority:
         """Other bindings say what calls for quarantine."""
         self._quarantining = quarantining(bindings)
 
+    def idle(self, agent_id: str) -> bool:
+        return agent_id not in self._quarantine and self._state.idle(agent_id)
+
     def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
         if draft.agent_id in self._quarantine:
             return _barred(draft)

@@ -1,8 +1,9 @@
-"""The channel between a worker and the control process: length-prefixed JSON frames over a Unix socket pair.
+"""The channel between a worker and the control process: length-prefixed frames over a Unix socket pair.
 
 The control process makes the pair and hands one end to the worker that it starts, so there is no path that anything
-else could connect to. Worker to control: `[id, operation, payload]`, id 0 wants no answer. Control to worker:
-`[id, true, payload]`, `[id, false, {"reason", "text"}]`, and `[0, true, …]` for what the control process says unasked.
+else could connect to. Worker to control: `[id, operation, payload]`, id 0 wants no answer, and for actions runs, which
+are no JSON (`packing`). Control to worker: `[id, true, payload]`, `[id, false, {"reason", "text"}]`, the same with a
+count for so many ids from this one on (`evidence.runs.Receipts`), and `[0, true, …]` for what it says unasked.
 `[id, null, seq]` says that the answer comes when somebody has decided on the action of that entry.
 Frames that are ready in one turn of the event loop leave in one write.
 """
@@ -21,7 +22,9 @@ import orjson
 
 from ..bindings.model import Verdict
 from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft, Receipt, Tokens
-from ..formats.errors import LictorError
+from ..evidence.runs import Receipts, encode
+from ..formats.errors import FormatError, LictorError
+from .packing import MARK, Packing
 
 MAX_FRAME = 64 * 1024 * 1024
 _LENGTH = struct.Struct("!I")
@@ -39,13 +42,16 @@ class ControlError(LictorError):
 
 
 class Frames(asyncio.Protocol):
-    """Both ends: cuts the byte stream into frames, and gathers outgoing frames into one write a turn."""
+    """Both ends: cuts the byte stream into frames, and gathers outgoing frames into one write a turn.
+
+    `receive` gets JSON values, and the octets of frames that are runs.
+    """
 
     def __init__(self, receive: Callable[[Any], None], lost: Callable[[], None]) -> None:
         self._receive = receive
         self._lost = lost
         self._buffer = bytearray()
-        self._out: list[bytes] = []
+        self._out: list[bytes | Packing] = []
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -69,21 +75,30 @@ class Frames(asyncio.Protocol):
             end = start + 4 + length
             if len(buffer) < end:
                 break
-            self._receive(orjson.loads(bytes(buffer[start + 4 : end])))
+            frame = bytes(memoryview(buffer)[start + 4 : end])
+            self._receive(orjson.loads(frame) if frame[:1] != MARK else frame)
             start = end
         del buffer[:start]
 
     def send(self, frame: list[Any]) -> None:
         """Send one frame; dropped when the other end is gone (`lost` was called then)."""
-        data = orjson.dumps(frame)
+        self._put(orjson.dumps(frame))
+
+    def send_action(self, number: int, common: bytes, head: bytes) -> None:
+        """Send an action, in one frame with those before it if they are alike."""
+        if not self._out or not isinstance(last := self._out[-1], Packing) or not last.take(number, common, head):
+            self._put(Packing(number, common, head))
+
+    def _put(self, frame: bytes | Packing) -> None:
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out += (_LENGTH.pack(len(data)), data)
+        self._out.append(frame)
 
     def _flush(self) -> None:
         out, self._out = self._out, []
         if self._transport is not None:
-            self._transport.write(b"".join(out))
+            frames = [frame if isinstance(frame, bytes) else frame.frame() for frame in out]
+            self._transport.write(b"".join(part for frame in frames for part in (_LENGTH.pack(len(frame)), frame)))
 
     @property
     def full(self) -> bool:
@@ -138,6 +153,7 @@ class ControlClient:
         self._under_way: set[int] = set()
         """The seq of every action that was let out and has no outcome yet."""
         self._next = 1
+        self._loop = asyncio.get_running_loop()
         self._frames: Frames | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -148,8 +164,7 @@ class ControlClient:
 
     async def connect(self, sock: socket.socket) -> None:
         """Take up the worker's end of the socket pair."""
-        loop = asyncio.get_running_loop()
-        _, self._frames = await loop.create_connection(lambda: Frames(self._received, self._gone), sock=sock)
+        _, self._frames = await self._loop.create_connection(lambda: Frames(self._received, self._gone), sock=sock)
         self._sweep()
 
     def record_action(
@@ -158,7 +173,16 @@ class ControlClient:
         then: Callable[[Receipt | ControlError], None],
         held: Callable[[int], None] | None = None,
     ) -> Future[None]:
-        return self._ask("action", draft, then, self._receipt, held)
+        future: Future[None] = self._loop.create_future()
+        waiting = _Waiting("action", then, self._receipt, future, held)
+        try:
+            common, head = encode(draft)
+        except FormatError as e:
+            _settle(waiting, ControlError(str(e)))
+            return future
+        if (frames := self._open(waiting)) is not None:
+            frames.send_action(self._await(waiting), common, head)
+        return future
 
     def accept_delegation(
         self,
@@ -181,8 +205,8 @@ class ControlClient:
         self._under_way.discard(draft.outcome_of)
         self.tell("outcome", draft)
 
-    def _receipt(self, answer: dict[str, Any]) -> Receipt:
-        receipt = Receipt(**answer)
+    def _receipt(self, answer: Receipt | dict[str, Any]) -> Receipt:
+        receipt = _as_receipt(answer)
         if receipt.decision != Verdict.DENY:
             self._under_way.add(receipt.seq)
         return receipt
@@ -200,27 +224,43 @@ class ControlClient:
         make: Callable[[dict[str, Any]], object],
         held: Callable[[int], None] | None = None,
     ) -> Future[None]:
-        future: Future[None] = asyncio.get_running_loop().create_future()
+        future: Future[None] = self._loop.create_future()
         waiting = _Waiting(operation, then, make, future, held)
+        if (frames := self._open(waiting)) is not None:
+            frames.send([self._await(waiting), operation, payload])
+        return future
+
+    def _open(self, waiting: _Waiting) -> Frames | None:
+        """Where to send the request; None if it cannot be sent now, and is refused."""
         unanswered = len(self._waiting) + len(self._late)
         if self._frames is None:
             _settle(waiting, ControlError("the control process is gone"))
         elif unanswered >= self._limit or self._frames.full:
             _settle(waiting, ControlError(f"{unanswered} actions wait to be recorded already", "overloaded"))
         else:
-            number, self._next = self._next, self._next + 1
-            self._waiting[number] = waiting
-            self._frames.send([number, operation, payload])
-        return future
+            return self._frames
+        return None
+
+    def _await(self, waiting: _Waiting) -> int:
+        """The number of a request, under which its answer will come."""
+        number, self._next = self._next, self._next + 1
+        self._waiting[number] = waiting
+        return number
 
     def _received(self, frame: list[Any]) -> None:
-        number, good, payload = frame
+        number, good, payload, *count = frame
         if number == 0:
             self._on_push(payload)
-            return
-        if good is None:
+        elif good is None:
             self._wait_on(number, payload)
-            return
+        elif not count:
+            self._answered(number, good, payload)
+        else:
+            of_each = Receipts(Receipt(**payload), *count).each() if good else (payload,) * count[0]
+            for one, answer in enumerate(of_each, number):
+                self._answered(one, good, answer)
+
+    def _answered(self, number: int, good: bool, payload: Any) -> None:
         waiting = self._waiting.pop(number, None) or self._held.pop(number, None)
         if waiting is not None:
             try:
@@ -243,12 +283,13 @@ class ControlClient:
         if waiting.held is not None:
             waiting.held(seq)
 
-    def _too_late(self, operation: str, answer: dict[str, Any]) -> None:
+    def _too_late(self, operation: str, answer: Receipt | dict[str, Any]) -> None:
         """The exchange was refused, so nothing went on its way."""
-        if operation in ("action", "inbound") and answer["decision"] != "deny":
-            self.record_outcome(OutcomeDraft(answer["seq"], NOT_FORWARDED))
-        if operation == "inbound" and answer["decision"] != "deny":
-            self.finish_delegation(answer["node"])
+        if operation not in ("action", "inbound") or (receipt := _as_receipt(answer)).decision == "deny":
+            return
+        self.record_outcome(OutcomeDraft(receipt.seq, NOT_FORWARDED))
+        if operation == "inbound":
+            self.finish_delegation(receipt.node)
 
     def _gone(self) -> None:
         self._frames = None
@@ -276,6 +317,10 @@ class ControlClient:
         if self._frames is not None:
             interval = min(0.5, self._timeout / 4)
             self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
+
+
+def _as_receipt(answer: Receipt | dict[str, Any]) -> Receipt:
+    return answer if isinstance(answer, Receipt) else Receipt(**answer)
 
 
 def _settle(waiting: _Waiting, answer: object) -> None:

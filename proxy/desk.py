@@ -1,19 +1,30 @@
-"""Where the control process answers its workers: frames of the channel in, the recorder's receipts out."""
+"""Where the control process answers its workers: frames of the channel in, the recorder's receipts out.
+
+A run of actions is recorded at once and answered in one frame when it is durable. What cannot be recorded as a run, and
+what is no action, has a task of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from asyncio import Future
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
-from ..evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
+from ..evidence.entry import InboundDraft, OutcomeDraft, Receipt
 from ..evidence.recorder import Recorder
+from ..evidence.runs import Common, parse_common, parse_run
 from ..formats.errors import LictorError
 from .channel import Frames
+from .packing import unpack
 
 log = logging.getLogger(__name__)
+
+MAX_COMMON = 1024
+"""What so many runs had in common is remembered, each of at most 4 KiB, so that it is not parsed every time."""
+_WORTH_KEEPING = 4096
 
 
 class Desk:
@@ -21,52 +32,103 @@ class Desk:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._unanswered: set[Future[None]] = set()
+        self._common: dict[bytes, Common] = {}
 
-    def take(self, frame: list[Any], frames: Frames, source: object) -> None:
-        """Do what the frame of the worker `source` asks, and answer on `frames` if it wants an answer."""
+    def take(self, frame: list[Any] | bytes, frames: Frames, source: object) -> None:
+        """Do what the frame of the worker `source` asks, and answer on `frames` if it wants an answer.
+
+        What a worker says is taken in the order in which it says it. Raises FormatError for what is no frame.
+        """
+        if isinstance(frame, bytes):
+            self._take_run(frame, frames, source)
+            return
         number, operation, payload = frame
         if operation == "finish":
             self._recorder.finish_delegation(payload)
-            return
-        if operation == "withdraw":
+        elif operation == "withdraw":
             seq, reason = payload
             self._recorder.withdraw(seq, reason, source)
-            return
-        # Begun at once, not in the next turn: what a worker says is taken in the order in which it says it.
-        answering = self._answer(frames, number, self._work(source, operation, payload, partial(_held, frames, number)))
-        task = asyncio.Task(answering, loop=asyncio.get_running_loop(), eager_start=True)
-        if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        elif operation == "outcome":
+            try:
+                self._recorder.enter_outcome(OutcomeDraft(**payload))
+            except Exception as e:
+                _refused(e)
+        elif operation == "inbound":
+            told = partial(_held, frames, number)
+            self._answer(frames, number, self._recorder.accept_delegation(InboundDraft(**payload), source, told))
+        else:
+            self._answer(frames, number, self._recorder.delegation_response(payload))
 
     async def settle(self, seconds: float) -> None:
         """Wait until everything that was asked is answered, at most `seconds`."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+        if self._unanswered:
+            await asyncio.wait(self._unanswered, timeout=seconds)
 
-    def _work(self, source: object, operation: str, payload: Any, told: Callable[[int], None]) -> Awaitable[Any]:
-        if operation == "action":
-            return self._recorder.record_action(ActionDraft(**payload), source, told)
-        if operation == "outcome":
-            return self._recorder.record_outcome(OutcomeDraft(**payload))
-        if operation == "inbound":
-            return self._recorder.accept_delegation(InboundDraft(**payload), source, told)
-        return self._recorder.delegation_response(payload)
-
-    async def _answer(self, frames: Frames, number: int, work: Awaitable[Any]) -> None:
+    def _take_run(self, frame: bytes, frames: Frames, source: object) -> None:
+        number, common, heads = unpack(frame)
+        count = heads.count(b"\n") + 1
         try:
-            answer = [number, True, await work]
-        except LictorError as e:
-            log.error("not recorded: %s", e)
-            answer = [number, False, {"reason": "monitor_error", "text": str(e)}]
-        except Exception:
-            log.exception("not recorded")
-            answer = [number, False, {"reason": "monitor_error", "text": "an error inside the monitor"}]
-        if number:
-            frames.send(answer)
+            run = parse_run(self._parsed(common), heads)
+            receipts = self._recorder.enter_run(run, source)
+        except Exception as e:
+            frames.send([number, False, _refused(e), count])
+            return
+        if receipts is None:
+            for one, draft in enumerate(run.drafts(), number):
+                told = partial(_held, frames, one)
+                self._answer(frames, one, self._recorder.record_action(draft, source, told))
+            return
+        durable = self._recorder.commit()
+        durable.add_done_callback(partial(_send, frames, [number, True, receipts.first._asdict(), count]))
+        self._keep(durable)
+
+    def _parsed(self, data: bytes) -> Common:
+        known = self._common.get(data)
+        if known is None:
+            known = parse_common(data)
+            if len(data) <= _WORTH_KEEPING:
+                if len(self._common) >= MAX_COMMON:
+                    del self._common[next(iter(self._common))]
+                self._common[data] = known
+        return known
+
+    def _answer(self, frames: Frames, number: int, work: Awaitable[Any]) -> None:
+        # Begun at once, not in the next turn, for the order.
+        answering = _answered(frames, number, work)
+        self._keep(asyncio.Task(answering, loop=asyncio.get_running_loop(), eager_start=True))
+
+    def _keep(self, future: Future[None]) -> None:
+        if not future.done():
+            self._unanswered.add(future)
+            future.add_done_callback(self._unanswered.discard)
 
 
 def _held(frames: Frames, number: int, seq: int) -> None:
     """Say that the answer comes when somebody has decided on entry `seq`."""
     frames.send([number, None, seq])
+
+
+async def _answered(frames: Frames, number: int, work: Awaitable[Any]) -> None:
+    try:
+        found = await work
+        answer = [number, True, found._asdict() if isinstance(found, Receipt) else found]
+    except Exception as e:
+        answer = [number, False, _refused(e)]
+    frames.send(answer)
+
+
+def _send(frames: Frames, answer: list[Any], durable: Future[None]) -> None:
+    error = durable.exception()
+    if error is not None:
+        answer[1:3] = False, _refused(error)
+    frames.send(answer)
+
+
+def _refused(error: BaseException) -> dict[str, str]:
+    """The answer to what could not be recorded."""
+    if isinstance(error, LictorError):
+        log.error("not recorded: %s", error)
+        return {"reason": "monitor_error", "text": str(error)}
+    log.error("not recorded", exc_info=error)
+    return {"reason": "monitor_error", "text": "an error inside the monitor"}

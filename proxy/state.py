@@ -87,6 +87,9 @@ class State:
         self._book.read(log, end, now)
         self._late: list[Entry] | None = None
 
+    def idle(self, agent_id: str) -> bool:
+        return self._book.memories.empty and self._late is None
+
     def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
         handed = None
         if draft.action_type == ActionType.DELEGATION and draft.decision != Verdict.DENY:

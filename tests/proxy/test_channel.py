@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
-from lictor.evidence.entry import ActionDraft, InboundDraft
+from lictor.evidence.entry import ActionDraft, InboundDraft, Receipt
 from lictor.proxy.channel import NOT_FORWARDED, ControlClient, ControlError, Frames
+from lictor.proxy.packing import unpack
 
 DRAFT = ActionDraft("spiffe://x.test/agent/a", "http_request", "https://x.test/", {}, "allow", "allowed", ())
 INBOUND = InboundDraft("spiffe://x.test/agent/a", "spiffe://x.test/monitor/b", "urn:a", {}, "allow", "allowed")
@@ -25,14 +28,24 @@ class Ends:
 
     def __init__(self, timeout: float, limit: int) -> None:
         self.got: list[Any] = []
+        self.runs: list[int] = []
         self.client = ControlClient(timeout=timeout, limit=limit, on_push=print, on_lost=lambda: None)
 
     async def connect(self) -> Ends:
         ours, theirs = socket.socketpair()
-        self.control = Frames(self.got.append, lambda: None)
+        self.control = Frames(self.heard, lambda: None)
         await asyncio.get_running_loop().create_connection(lambda: self.control, sock=ours)
         await self.client.connect(theirs)
         return self
+
+    def heard(self, frame: list[Any] | bytes) -> None:
+        """A run as if each of its actions had a frame."""
+        if isinstance(frame, bytes):
+            number, _, heads = unpack(frame)
+            self.runs.append(heads.count(b"\n") + 1)
+            self.got += [[at, "action", orjson.loads(head)] for at, head in enumerate(heads.split(b"\n"), number)]
+        else:
+            self.got.append(frame)
 
     async def has(self, count: int) -> None:
         async with asyncio.timeout(5):
@@ -202,3 +215,66 @@ async def test_an_answer_that_is_no_receipt_is_none(ends: Any) -> None:
     one.control.send([one.got[0][0], True, {"decision": "allow"}])
     await asyncio.wait_for(asyncio.wait([future]), 5)
     assert not any(getattr(a, "decision", "") == "allow" for a in answers)
+
+
+class TestRuns:
+    """Actions that are alike travel together, and are answered together."""
+
+    async def test_what_is_alike_in_one_turn_is_one_frame(self, ends: Any) -> None:
+        one = await ends(timeout=60, limit=10)
+        for draft in (DRAFT, replace(DRAFT, action_target="https://y.test/"), replace(DRAFT, reason="other"), DRAFT):
+            one.client.record_action(draft, print)
+        one.client.tell("finish", "n")
+        one.client.record_action(DRAFT, print)
+        await one.has(6)
+        assert one.runs == [2, 1, 1, 1]
+        assert [frame[:2] for frame in one.got] == [
+            *([n, "action"] for n in (1, 2, 3, 4)),
+            [0, "finish"],
+            [5, "action"],
+        ]
+        assert one.got[1][2] == {"action_parameters": {}, "action_target": "https://y.test/"}
+
+    async def test_what_asks_in_between_does_not_shift_the_numbers(self, ends: Any) -> None:
+        one = await ends(timeout=60, limit=10)
+        one.client.record_action(DRAFT, print)
+        one.client.delegation_response("n", print)
+        one.client.record_action(DRAFT, print)
+        await one.has(3)
+        assert [frame[:2] for frame in one.got] == [[1, "action"], [2, "response"], [3, "action"]]
+
+    async def test_one_answer_for_all(self, ends: Any) -> None:
+        one = await ends(timeout=60, limit=10)
+        answers: list[Any] = []
+        waiting = [one.client.record_action(DRAFT, answers.append) for _ in range(3)]
+        await one.has(3)
+        one.control.send([one.got[0][0], True, {**receipt(7), "timestamp": 1790000000.999999}, 3])
+        await asyncio.wait_for(asyncio.gather(*waiting), 5)
+        assert answers == [
+            Receipt(7 + at, stamp, "allow", "r", "w", "node 7")
+            for at, stamp in enumerate((1790000000.999999, 1790000001.0, 1790000001.000001))
+        ]
+        assert one.client.busy, "none of them has ended"
+
+    async def test_one_refusal_for_all(self, ends: Any) -> None:
+        one = await ends(timeout=60, limit=10)
+        answers: list[Any] = []
+        waiting = [one.client.record_action(DRAFT, answers.append) for _ in range(3)]
+        await one.has(3)
+        one.control.send([one.got[0][0], False, {"text": "t", "reason": "monitor_error"}, 3])
+        await asyncio.wait_for(asyncio.gather(*waiting), 5)
+        assert [(type(answer), str(answer)) for answer in answers] == [(ControlError, "t")] * 3
+
+    async def test_each_that_comes_too_late_gets_its_own_outcome(self, ends: Any) -> None:
+        one = await ends()
+        await asyncio.gather(*(one.client.record_action(DRAFT, print) for _ in range(2)))
+        one.control.send([one.got[0][0], True, receipt(7), 2])
+        await one.has(4)
+        assert [frame[2] for frame in one.got[2:]] == [{"outcome_of": n, "outcome": NOT_FORWARDED} for n in (7, 8)]
+
+    async def test_what_has_no_canonical_form_is_refused_where_it_is(self, ends: Any) -> None:
+        one = await ends(timeout=60, limit=10)
+        answers: list[Any] = []
+        await one.client.record_action(replace(DRAFT, action_parameters={"x": float("nan")}), answers.append)
+        assert isinstance(answers[0], ControlError)
+        assert not one.client.busy
