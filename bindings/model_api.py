@@ -95,20 +95,20 @@ def _models(body: dict[str, Any], deployed: str) -> tuple[str, list[str]]:
     if deployed and asked not in (None, deployed):
         raise Unclassifiable("ambiguous_model", f"the path names the deployment {deployed!r}, the body another model")
     first = deployed or asked or ""
-    named = dict.fromkeys(name for member in _NAMING for name in _named(body.get(member), member != "tools"))
+    named = dict.fromkeys(name for member in _NAMING for name in _named(body.get(member)))
     named.pop(first, None)
     if len(named) >= MAX_BATCH:
         raise Unclassifiable("bad_batch", f"a request names {len(named)} models, expected less than {MAX_BATCH}")
     return first, list(named)
 
 
-def _named(value: Any, plain: bool) -> Iterator[str]:
-    """What a member that may name models names: `model` anywhere inside and, if `plain`, strings themselves."""
-    if isinstance(value, str) and plain:
+def _named(value: Any, names: bool = True) -> Iterator[str]:
+    """What a member that may name models names: strings in its place and under `model`, which `names` says it is."""
+    if isinstance(value, str) and names:
         yield value
     elif isinstance(value, list):
         for one in value:
-            yield from _named(one, plain)
+            yield from _named(one, names)
     elif isinstance(value, dict):
         for name, one in value.items():
             if name not in _DESCRIBING:
