@@ -1,4 +1,4 @@
-"""`make bench`: lictor against mitmdump, squid and no proxy at all; its decisions (`decision.py`) and its evidence (`evidence.py`).
+"""`make bench`: lictor against mitmdump, squid and no proxy at all; what it costs to decide, and to give evidence.
 
 Tables for people, `figure NAME VALUE` for machines.
 """
