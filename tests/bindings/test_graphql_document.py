@@ -82,7 +82,7 @@ fragment = st.builds("fragment {} on {} {{ {} }}".format, st.sampled_from("FG"),
 value = {"n": st.integers(-5, 5) | st.none(), "s": st.just("v"), "d": st.just(1)}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     operations=st.lists(operation, min_size=1, max_size=2),
     fragments=st.lists(fragment, max_size=2),

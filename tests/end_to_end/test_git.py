@@ -18,7 +18,7 @@ from end_to_end.world import Monitor, Outside, Server, binding, read_chunks, tar
 
 OPEN, READ, WRITE = "urn:test:data:open", "urn:test:data:read", "urn:test:data:write"
 BACKEND_S = 60
-LARGE = 3_000_000
+LARGE = 1_100_000
 """More than git's http.postBuffer, so that it is sent in chunks."""
 CLEAN = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_TERMINAL_PROMPT": "0"}
 WHO = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
