@@ -44,6 +44,7 @@ BYTES_PER_FRAME = 512
 # What is read at once. hyper-h2 copies what is left of its buffer for each frame.
 _SLICE = 16 * 1024
 _CLOSED_STREAMS = 4096
+_FRAME_HEADER = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,11 @@ class GoingAway(h2.events.Event):
 
 
 class _FrameBuffer(h2.frame_buffer.FrameBuffer):
+    def __next__(self) -> Frame:
+        if len(self._data) >= _FRAME_HEADER:  # hyper-h2 looks only when all of the frame is there
+            self._validate_frame_length(int.from_bytes(self._data[:3]))
+        return super().__next__()
+
     def _update_header_buffer(self, f: Frame | None) -> Frame | None:
         found = super()._update_header_buffer(f)
         size = sum(len(part.data) for part in self._headers_buffer)

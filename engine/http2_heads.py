@@ -38,7 +38,8 @@ def read_request(fields: Fields, ended: bool) -> http.Request:
     if problem is not None:
         return unreadable(problem, pseudo.get(b":method", b""))
     regular = [(bytes(name), bytes(value)) for name, value in fields if name[:1] != b":" and name != b"host"]
-    authority = pseudo.get(b":authority") or next(value for name, value in fields if name == b"host")
+    host = next((value for name, value in fields if name == b"host"), b"")
+    authority = pseudo.get(b":authority", host)
     return _request(pseudo[b":method"], pseudo[b":scheme"], authority, pseudo[b":path"], http.Headers(regular))
 
 
@@ -51,6 +52,8 @@ def unreadable(problem: Problem, method: bytes = b"") -> http.Request:
 
 def read_response(fields: Fields) -> http.Response:
     """The response of a header block. Raises ValueError."""
+    if _size(fields) > MAX_HEAD:
+        raise ValueError(f"its head has more than {MAX_HEAD} bytes")
     _validate(fields, _RESPONSE)
     status = next(value for name, value in fields if name == b":status")
     if not _STATUS.fullmatch(status):
