@@ -15,21 +15,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, cast
 
-from mitmproxy.connection import Client, Connection, ConnectionState, Server
-from mitmproxy.proxy import commands, events, layer, server_hooks
+from mitmproxy.connection import Client, Connection, ConnectionState
+from mitmproxy.proxy import commands, events, layer
 from mitmproxy.utils import human
 
-from .dialling import addresses_of, dial
+from .dialling import is_silent
 from .hook_dispatch import Dispatcher, Pending, hook_data
 from .http2_windows import Windows
+from .patience import Ending, Patience, TimeLimits, Wait, waits_of
 from .peer import Peer
 from .protocol_layers import established_tunnel
+from .upstream_opening import open_connection
 
 log = logging.getLogger(__name__)
 
 # A peer may send this much while a hook is waited for; then its socket is not read until the hook is done.
 HELD_BYTES_MAX = 256 * 1024
-CONNECT_TIMEOUT = 15.0
 
 
 class Owner(Protocol):
@@ -45,7 +46,7 @@ class Owner(Protocol):
 class ConnectionDriver:
     """Drives the layers of one client connection. All methods run in the engine's event loop."""
 
-    def __init__(self, owner: Owner, client: Client, top: layer.Layer, peer: Peer, idle_timeout: float) -> None:
+    def __init__(self, owner: Owner, client: Client, top: layer.Layer, peer: Peer, limits: TimeLimits) -> None:
         self.client = client
         self.layer = top
         self.cut_off = False
@@ -53,7 +54,8 @@ class ConnectionDriver:
         self._owner = owner
         self._dispatcher = owner.dispatcher
         self._loop = owner.loop
-        self._idle_timeout = idle_timeout
+        self._limits = limits
+        self._patience = Patience(limits)
         self._last_activity = owner.loop.time()
         self._queue: collections.deque[events.Event] = collections.deque()
         self._busy = True  # until client_connected has run
@@ -62,7 +64,6 @@ class ConnectionDriver:
         self._connecting = 0  # streams that wait for their server
         self._held = 0  # bytes that came in meanwhile
         self._wakeups: set[asyncio.TimerHandle] = set()
-        self._idle_timer = owner.loop.call_later(idle_timeout, self._check_idle)
         peer.driver, peer.connection = self, client
         self.peer = peer
         self.peers: dict[Connection, Peer] = {client: peer}
@@ -76,7 +77,7 @@ class ConnectionDriver:
     def start(self) -> None:
         """Ask `client_connected`, then let the layers begin."""
         self._queue.append(events.Start())
-        self._hook("client_connected", self.client, self._begin)
+        self.hook("client_connected", self.client, self._begin)
 
     def _begin(self) -> None:
         self._busy = False
@@ -164,7 +165,7 @@ class ConnectionDriver:
         if peer is self.peer:
             self._end()
         elif peer.hook_data is not None:
-            self._hook("server_disconnected", peer.hook_data, _nothing)
+            self.hook("server_disconnected", peer.hook_data, _nothing)
 
     def _tell_closed(self, peer: Peer) -> None:
         if not peer.closed_seen:
@@ -173,11 +174,10 @@ class ConnectionDriver:
 
     def _end(self) -> None:
         self._ended = True
-        self._idle_timer.cancel()
         for timer in self._wakeups:
             timer.cancel()
         self._wakeups.clear()
-        self._hook("client_disconnected", self.client, self._close_upstream)
+        self.hook("client_disconnected", self.client, self._close_upstream)
 
     def _close_upstream(self) -> None:
         for peer in list(self.peers.values()):
@@ -212,7 +212,7 @@ class ConnectionDriver:
         elif isinstance(command, commands.Log):
             log.log(command.level, command.message, extra={"client": self.client.peername})
         elif isinstance(command, commands.OpenConnection):
-            self._open(command)
+            open_connection(self, command)
         elif isinstance(command, commands.RequestWakeup):
             self._wake_later(command)
         elif isinstance(command, commands.ConnectionCommand) and command.connection not in self.peers:
@@ -261,6 +261,15 @@ class ConnectionDriver:
         timer = self._loop.call_later(command.delay, wake)
         self._wakeups.add(timer)
 
+    @property
+    def ending(self) -> bool:
+        """The client connection has ended or was cut off."""
+        return self.cut_off or self._ended
+
+    def is_own_address(self, host: str, port: int) -> bool:
+        """Whether a connection there would come back to this monitor."""
+        return self._owner.is_own_address(host, port)
+
     # Hooks
 
     def dispatch(self, command: commands.StartHook) -> Pending | None:
@@ -269,7 +278,7 @@ class ConnectionDriver:
             self._in_connect = True
         return self._dispatcher.run(command.name, hook_data(command))
 
-    def _hook(self, name: str, data: Any, done: Callable[[], None]) -> None:
+    def hook(self, name: str, data: Any, done: Callable[[], None]) -> None:
         pending = self._dispatcher.run(name, data)
         if pending is None:
             done()
@@ -302,91 +311,7 @@ class ConnectionDriver:
     def _hook_completed(self, command: commands.StartHook) -> None:
         self.pump(events.HookCompleted(command))
 
-    # Upstream connections
-
-    def _open(self, command: commands.OpenConnection) -> None:
-        server = command.connection
-        if self.cut_off or self._ended or not server.address:
-            self.pump(events.OpenConnectionCompleted(command, "no connection is opened"))
-            return
-        peer = Peer()
-        peer.driver, peer.connection = self, server
-        self.peers[server] = peer
-        data = server_hooks.ServerConnectionHookData(client=self.client, server=server)
-        self._hook("server_connect", data, partial(self._connect, command, peer, data))
-
-    def _connect(
-        self, command: commands.OpenConnection, peer: Peer, data: server_hooks.ServerConnectionHookData
-    ) -> None:
-        server = data.server
-        if self.cut_off or self._ended:
-            server.error = server.error or "client disconnected"
-        elif server.error is None and self._is_ours(server):
-            server.error = "the destination is this monitor itself"
-        if server.error:
-            self._not_opened(command, peer, data, f"Connection killed: {server.error}")
-        else:
-            peer.task = self._loop.create_task(self._dial(command, peer, data))
-
-    def _is_ours(self, server: Server) -> bool:
-        addresses, port = addresses_of(server), server.address[1] if server.address else 0
-        return any(self._owner.is_own_address(address, port) for address in addresses)
-
-    async def _dial(
-        self, command: commands.OpenConnection, peer: Peer, data: server_hooks.ServerConnectionHookData
-    ) -> None:
-        server = data.server
-        server.timestamp_start = time.time()
-        try:
-            await dial(server, lambda: peer)
-        except (OSError, asyncio.CancelledError) as error:
-            if peer.transport is not None:
-                peer.transport.abort()
-            server.error = str(error) or ("connection timed out" if isinstance(error, OSError) else "cancelled")
-            self._not_opened(command, peer, data, server.error)
-            return
-        finally:
-            peer.task = None
-        self._opened(command, peer, data)
-
-    def _not_opened(
-        self,
-        command: commands.OpenConnection,
-        peer: Peer,
-        data: server_hooks.ServerConnectionHookData,
-        reason: str,
-    ) -> None:
-        peer.closed_seen = True
-        if self.peers.get(data.server) is peer:
-            del self.peers[data.server]
-        self._hook("server_connect_error", data, lambda: self.pump(events.OpenConnectionCompleted(command, reason)))
-
-    def _opened(
-        self, command: commands.OpenConnection, peer: Peer, data: server_hooks.ServerConnectionHookData
-    ) -> None:
-        server, transport = data.server, peer.transport
-        if transport is None or self.peers.get(server) is not peer:  # closed meanwhile
-            if transport is not None:
-                transport.abort()
-            self.pump(events.OpenConnectionCompleted(command, "connection closed"))
-            return
-        server.timestamp_tcp_setup = time.time()
-        server.state = ConnectionState.OPEN
-        server.peername = transport.get_extra_info("peername")
-        server.sockname = transport.get_extra_info("sockname")
-        peer.hook_data = data
-        transport.pause_reading()  # nothing is read before the layers know the connection
-        peer.reading = None
-
-        def opened() -> None:
-            if self.peers.get(server) is peer:
-                self.pump(events.OpenConnectionCompleted(command, None))
-                peer.reading = False
-                self.regulate()
-
-        self._hook("server_connected", data, opened)
-
-    # Flow control and idleness
+    # Flow control and patience
 
     def regulate(self) -> None:
         """Read from one side only while the other takes what it is sent and not too much has piled up here."""
@@ -415,14 +340,29 @@ class ConnectionDriver:
             self.regulate()
             self._flush()
 
-    def _check_idle(self) -> None:
-        idle = self._loop.time() - self._last_activity
-        if idle >= self._idle_timeout and not self._waiting:
+    def look(self, now: float) -> None:
+        """End what has lasted too long at `now`, in the loop's time. The engine asks now and then."""
+        if self._busy or self._ended:
+            return
+        waits = waits_of(self.layer, self.client)
+        for wait in self._patience.over(waits.found, now):
+            self._end_wait(wait)
+        limit = self._limits.idle if waits.idle else self._limits.stream
+        if now - self._last_activity >= limit and not self._waiting:
             log.info("closing idle connection of %s", human.format_address(self.client.peername))
             self._close(self.peer)
-        else:
-            delay = self._idle_timeout if self._waiting else self._idle_timeout - idle
-            self._idle_timer = self._loop.call_later(delay, self._check_idle)
+        for peer in list(self.peers.values()):
+            if peer is not self.peer and is_silent(peer.connection):
+                self._close(peer)
+
+    def _end_wait(self, wait: Wait) -> None:
+        if wait.http is None:
+            log.info("closing a tunnel of %s in which nothing begins", human.format_address(self.client.peername))
+            self._close(self.peer)
+            return
+        waking = commands.RequestWakeup(0)
+        wait.http.command_sources[waking] = cast(layer.Layer, Ending(wait, self._limits, self.client))
+        self.pump(events.Wakeup(waking))
 
 
 def _nothing() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
-from mitmproxy.connection import Server
+from mitmproxy.connection import Connection, Server
 
 CONNECT_TIMEOUT = 15.0
-"""Seconds for all addresses together."""
+"""Seconds for all addresses together; and again, for the TLS handshake with the one that has answered."""
 NEXT_ADDRESS_AFTER = 3.0
 """Seconds after which the next address is tried, where there is one."""
 
@@ -42,3 +43,11 @@ async def dial(server: Server, protocol: Callable[[], asyncio.Protocol]) -> None
                 continue
             return
         await loop.create_connection(protocol, addresses[-1], port, local_addr=server.sockname)
+
+
+def is_silent(connection: Connection) -> bool:
+    """Whether a server has taken a connection long ago and has not ended its TLS handshake."""
+    since = connection.timestamp_tcp_setup if isinstance(connection, Server) and connection.tls else None
+    if since is None or connection.timestamp_tls_setup is not None:
+        return False
+    return time.time() - since > CONNECT_TIMEOUT

@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,6 +26,7 @@ from ..formats.errors import UsageError
 from . import http2_streams, patches, websocket_layer
 from .connection_driver import ConnectionDriver
 from .hook_dispatch import Dispatcher
+from .patience import TimeLimits
 from .peer import Peer
 from .protocol_layers import ProtocolLayers
 from .upstream_tls import UpstreamLookup, UpstreamTls
@@ -70,7 +71,7 @@ class EngineOptions:
     """`confdir` holds the interception CA as mitmproxy-ca.pem. `upstream_ca`: PEM file in place of the system's roots.
 
     `upstream` names CA and client certificate per (host, port). `body_limit` and `websocket_message_bytes` (the largest
-    message) are in bytes, `idle_timeout` in seconds.
+    message) are in bytes, `times` says how long connections may keep us waiting.
     """
 
     confdir: Path
@@ -78,7 +79,7 @@ class EngineOptions:
     upstream: UpstreamLookup = lambda host, port: None
     body_limit: int | None = None
     websocket_message_bytes: int = 4 * 1024 * 1024
-    idle_timeout: float = 600.0
+    times: TimeLimits = field(default_factory=TimeLimits)
     keep_host_header: bool = True
 
 
@@ -95,6 +96,7 @@ class Engine:
         self._drivers: dict[str, ConnectionDriver] = {}
         self._servers: list[asyncio.Server] = []
         self._stopping: asyncio.Event | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
         self.ready = asyncio.Event()
         self.addresses: tuple[tuple[str, int], ...] = ()
 
@@ -121,14 +123,28 @@ class Engine:
                 servers.append(await self._listen(listener))
             self.addresses = tuple(server.sockets[0].getsockname()[:2] for server in servers)
             self.ready.set()
+            self._sweep()
             await self._stopping.wait()
         finally:
             self.stop_listening()
+            if self._sweeping is not None:
+                self._sweeping.cancel()
             for driver in list(self._drivers.values()):
                 driver.cut()
             await asyncio.sleep(0)
             await self._announce("done")
             self._master._legacy_log_events.uninstall()
+
+    def _sweep(self) -> None:
+        """Let every driver look whether something has lasted too long: one timer for all connections."""
+        now = self.loop.time()
+        for driver in list(self._drivers.values()):
+            try:
+                driver.look(now)
+            except Exception:
+                log.exception("a connection could not be looked after: it is cut")
+                driver.cut()
+        self._sweeping = self.loop.call_later(self._options.times.interval, self._sweep)
 
     def stop_listening(self) -> None:
         """Take no new connections; those that are open go on. Call it in the engine's loop."""
@@ -178,7 +194,7 @@ class Engine:
             state=connection.ConnectionState.OPEN,
         )
         top = _top_layer(context.Context(client, self._frozen_options))
-        driver = ConnectionDriver(self, client, top, peer, self._options.idle_timeout)
+        driver = ConnectionDriver(self, client, top, peer, self._options.times)
         self._drivers[client.id] = driver
         driver.start()
 

@@ -7,7 +7,7 @@ A patch of mitmproxy (12.2.3): `HttpStream` in `mitmproxy.proxy.layers.http` is 
 - `check_killed`, right after the requestheaders hook: a refusal is sent at once and the body is not waited for.
 - `check_invalid`: a request that is not valid HTTP is answered as the addons say, not by a page of mitmproxy's.
 - `check_body_size` while a body is being collected to be judged: beyond the limit it is refused. mitmproxy's own
-  `body_size_limit` would also cut streamed bodies.
+  `body_size_limit` would also cut streamed bodies. `handle_protocol_error`: one that came too slowly is refused too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mitmproxy.proxy.layers.http import _hooks as hooks
 
 from . import relied_on
 from .answer_gate import GatedStream
-from .problem import Problem, set_problem
+from .problem import Problem, problem_of, set_problem
 from .request_reader import problem_with
 
 CommandGenerator = Generator[commands.Command, Any, bool]
@@ -112,6 +112,18 @@ class PermitStream(GatedStream):
         if ended and self.flow.request.is_http2:
             # The client may wait for the end of the answer before it ends its request.
             yield layer.SendHttp(events.ResponseEndOfMessage(self.stream_id), self.context.client)
+
+    def handle_protocol_error(
+        self, event: events.RequestProtocolError | events.ResponseProtocolError
+    ) -> Generator[commands.Command, Any, None]:
+        problem = problem_of(self.flow) if isinstance(event, events.RequestProtocolError) else None
+        if problem is None or self.client_state != self.state_consume_request_body:
+            yield from super().handle_protocol_error(event)
+            return
+        self.request_body_buf.clear()
+        self.flow.error = flow.Error(problem.text)
+        yield hooks.HttpErrorHook(self.flow)
+        yield from self._answer_and_close(problem.text)
 
     def _answer_and_close(self, text: str) -> Generator[commands.Command, Any, None]:
         """Where an HTTP/1 request ends, and whether what follows is one, nobody can tell."""

@@ -101,6 +101,15 @@ class RequestReader(Messages, Http1Server):
         self.state = self.read_body
         yield from self.state(event)
 
+    @property
+    def head_under_way(self) -> int | None:
+        """Which request's head has begun and not ended."""
+        return self.stream_id if self.buf and self.state == self.read_headers else None
+
+    def end_head(self, reason: str, text: str) -> CommandGenerator:
+        """Give up on the head that is under way."""
+        yield from self._give_up(None, reason, text)
+
     def _give_up(self, request: http.Request | None, reason: str, text: str) -> CommandGenerator:
         self.request = request or _unreadable()
         mark(self.request, Problem(reason, text))
@@ -112,6 +121,8 @@ class RequestReader(Messages, Http1Server):
 def failure(status: HTTPStatus, text: str) -> http.Response:
     """The response to a request that could not be served: problem details (RFC 9457), Proxy-Status (RFC 9209)."""
     error = "http_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "destination_unavailable"
+    if status is HTTPStatus.GATEWAY_TIMEOUT:
+        error = "http_response_timeout"
     problem = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": text}
     headers = http.Headers(
         content_type="application/problem+json", proxy_status=f"lictor; error={error}", connection="close"

@@ -77,6 +77,11 @@ class TunnelLayer(layer.Layer):
         self._first = b""
         self._handle: Callable[[events.Event], Commands] = self._await_hello
 
+    @property
+    def awaits_hello(self) -> bool:
+        """Nothing has been judged yet: the first message has not come, or not to its end."""
+        return self._handle == self._await_hello
+
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, events.DataReceived | events.ConnectionClosed):
             yield from self._handle(event)

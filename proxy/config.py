@@ -131,6 +131,13 @@ class Limits:
     waiting_actions: int
     shutdown_s: float
     dns_timeout_s: float
+    head_timeout_s: float
+    body_timeout_s: float
+    idle_timeout_s: float
+    stream_idle_timeout_s: float
+    upstream_timeout_s: float
+    connections: int
+    connections_per_agent: int
     hold_s: float
     held_actions: int
     held_actions_per_agent: int
@@ -266,6 +273,13 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
             waiting_actions=limits.get("waiting_actions", 1000),
             shutdown_s=float(limits.get("shutdown_s", 5)),
             dns_timeout_s=float(limits.get("dns_timeout_s", 5)),
+            head_timeout_s=float(limits.get("head_timeout_s", 30)),
+            body_timeout_s=float(limits.get("body_timeout_s", 30)),
+            idle_timeout_s=float(limits.get("idle_timeout_s", 120)),
+            stream_idle_timeout_s=float(limits.get("stream_idle_timeout_s", 600)),
+            upstream_timeout_s=float(limits.get("upstream_timeout_s", 600)),
+            connections=limits.get("connections", 4096),
+            connections_per_agent=limits.get("connections_per_agent", 512),
             hold_s=float(limits.get("hold_s", 300)),
             held_actions=limits.get("held_actions", 256),
             held_actions_per_agent=limits.get("held_actions_per_agent", 16),

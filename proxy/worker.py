@@ -39,6 +39,7 @@ from ..certs.contexts import listener_context
 from ..certs.revocation import RevocationList
 from ..engine import permit, request_reader, response_reader
 from ..engine.engine import Engine, EngineOptions, Listener
+from ..engine.patience import TimeLimits
 from ..engine.upstream_tls import UpstreamIdentity, UpstreamLookup
 from ..formats import base64url
 from ..formats.errors import UsageError
@@ -197,7 +198,9 @@ class Worker:
                 Ingress(settings, ingress, lambda: self._policy, identify, resolve, self._control, open_exchanges)
             )
         engine = Engine(
-            _listeners(config), addons, EngineOptions(confdir, config.interception.upstream_ca, _upstream(config))
+            _listeners(config), addons, EngineOptions(
+                confdir, config.interception.upstream_ca, _upstream(config), times=_times(config)
+            )
         )
         return engine
 
@@ -213,6 +216,17 @@ def _listeners(config: Config) -> list[Listener]:
     if config.listen.ingress is not None and config.ingress is not None:
         listeners.append(Listener(*config.listen.ingress, f"reverse:{config.ingress.upstream}", context))
     return listeners
+
+
+def _times(config: Config) -> TimeLimits:
+    limits = config.limits
+    return TimeLimits(
+        head=limits.head_timeout_s,
+        body=limits.body_timeout_s,
+        idle=limits.idle_timeout_s,
+        stream=limits.stream_idle_timeout_s,
+        answer=limits.upstream_timeout_s,
+    )
 
 
 def _fixed_upstreams(config: Config) -> frozenset[tuple[str, int]]:

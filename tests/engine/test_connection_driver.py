@@ -11,6 +11,8 @@ import httpx
 import pytest
 from mitmproxy import http
 
+from lictor.engine.patience import TimeLimits
+
 
 def fails(how: str) -> Any:
     def at_once(data: Any) -> None:
@@ -259,7 +261,7 @@ class TestBodies:
 
 
 async def test_an_idle_connection_is_closed(serve: Any, pki: Any) -> None:
-    async with serve(idle_timeout=0.1) as running:
+    async with serve(times=TimeLimits(idle=0.1)) as running:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", running.port, ssl=pki.proxy_context(), server_hostname="127.0.0.1"
         )

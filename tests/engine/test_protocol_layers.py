@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from lictor.engine.patience import TimeLimits
+
 
 class TestOtherProtocols:
     @pytest.mark.parametrize(
@@ -20,7 +22,7 @@ class TestOtherProtocols:
     async def test_bytes_in_a_tunnel_that_are_not_http_go_nowhere(
         self, serve: Any, start_upstream: Any, pki: Any, sent: bytes, port: int | None
     ) -> None:
-        async with start_upstream() as up, serve(idle_timeout=0.3) as running:
+        async with start_upstream() as up, serve(times=TimeLimits(head=0.3, idle=0.3)) as running:
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", running.port, ssl=pki.proxy_context(), server_hostname="127.0.0.1"
             )
