@@ -12,7 +12,6 @@ from asyncio import Future
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
@@ -22,6 +21,7 @@ from ..bindings.facts import Classified, Unclassifiable
 from ..bindings.model import ActionType, Decision, Verdict
 from ..bindings.policy import Policy
 from ..engine.problem import Problem, problem_of
+from ..engine.tunnel_layer import let_through
 from ..evidence.entry import ActionDraft, OutcomeDraft, Receipt
 from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.names import host_text, parse_authority, parse_origin_form, url_text
@@ -95,6 +95,9 @@ class Enforce:
         if not self._places.known(flow.client_conn, authority):
             return self._find(flow, exchange, [action], partial(self._judge_connect, flow, exchange))
         self._guard.open_tunnel(flow.client_conn, authority)
+        if self._policy().catalog.passthrough(*authority) is not None:
+            flow.request.data.host, flow.request.data.port = authority
+            let_through(flow)
         return None
 
     async def _find(
@@ -123,8 +126,7 @@ class Enforce:
             check_head(request)
             path, query = parse_origin_form(request.path)
             host, port = same_name(request, self._guard.tunnel(flow.client_conn), flow.client_conn.sni)
-            if "websocket" in request.headers.get("upgrade", "").lower():
-                raise NameRefused("upgrade_refused", "WebSocket is not judged yet and therefore not let through")
+            upgrade = read_upgrade(request)
         except (NameRefused, FormatError) as e:
             return self._refuse_name(flow, self._exchange(flow, agent, self._nearest(flow), "/"), e)
         exchange = self._exchange(flow, agent, (request.scheme, host, port), path)
@@ -133,6 +135,12 @@ class Enforce:
         drop_hop_by_hop(request.headers)
         policy = self._policy()
         target = policy.catalog.find(*place(exchange))
+        if upgrade is not None:
+            exchange.upgrade = upgrade
+            upgrade.offer(request.headers)
+            if target is not None and target.protocol in ("mcp", "a2a", "graphql"):
+                why = NameRefused("upgrade_refused", f"{target.protocol} is not spoken over WebSocket")
+                return self._refuse_name(flow, exchange, why)
         if needs_body(target, request.method, policy.reads(agent, target, place(exchange))):
             return self._announced_too_large(flow, exchange)
         return self._judge(flow, exchange, None)
@@ -150,12 +158,6 @@ class Enforce:
             return None
         problem = problem_of(flow) or Problem("request_aborted", str(flow.error)[:200])
         return self._refuse_name(flow, exchange, NameRefused(problem.reason, problem.text))
-
-    def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """No request leaves with an offer to switch protocols, so what would follow a 101 is nobody's action."""
-        if flow.response is not None and flow.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            log.warning("%s switches protocols without being asked: the exchange is ended", flow.request.host)
-            flow.kill()
 
     def _agent(self, flow: http.HTTPFlow) -> str | None:
         try:
@@ -200,13 +202,13 @@ class Enforce:
         try:
             target = policy.catalog.find(*place(exchange))
             actions = classify(policy.catalog, facts, policy.reads(exchange.agent_id, target, place(exchange)))
-        except Unclassifiable as e:
-            return self._refuse_name(flow, exchange, NameRefused(e.reason, str(e)))
             if body:
                 session = flow.request.headers.get("mcp-session-id", "")
                 opened = open_answers(self._settings.salt, exchange.agent_id, session, actions, body)
                 if opened is not body:
                     flow.request.content = opened
+        except Unclassifiable as e:
+            return self._refuse_name(flow, exchange, NameRefused(e.reason, str(e)))
         exchange.classified = actions
         if exchange.delegated:
             exchange.salt = None

@@ -9,7 +9,7 @@ from ..formats.errors import UsageError
 from .criterion import Reads
 
 MISSING: Final = object()
-MEMBERS = ("method", "query", "arguments", "params", "body")
+MEMBERS = ("method", "query", "arguments", "params", "body", "text", "json", "direction", "opcode", "host", "port")
 """What content may hold."""
 _FORM = re.compile(r"(?:/(?:[^~/]|~[01])*)*")
 

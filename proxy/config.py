@@ -283,9 +283,6 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
             hold_s=float(limits.get("hold_s", 300)),
             held_actions=limits.get("held_actions", 256),
             held_actions_per_agent=limits.get("held_actions_per_agent", 16),
-            hold_s=float(limits.get("hold_s", 300)),
-            held_actions=limits.get("held_actions", 256),
-            held_actions_per_agent=limits.get("held_actions_per_agent", 16),
         ),
     )
 

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..addons.answers import Answers
+from ..addons.connections import Connections
 from ..addons.enforce import Enforce, Settings
 from ..addons.exchange import permitted
 from ..addons.guard import Guard
@@ -31,6 +32,7 @@ from ..addons.places import Places, Resolver
 from ..addons.tool_watch import ToolWatch
 from ..addons.tunnel import Tunnels
 from ..addons.usage import Usage
+from ..addons.websocket import WebSocket
 from ..bindings.model import Binding
 from ..bindings.policy import QUARANTINED, Policy
 from ..bindings.schema import load_binding
@@ -132,16 +134,12 @@ class Worker:
     def _cut_quarantined(self) -> None:
         self._open.end(self._identify.connections_of(self._quarantined), QUARANTINED)
 
+    def _say_listed(self, urn: str, tools: Mapping[str, str]) -> None:
+        self._control.tell("tools", {"urn": urn, "tools": tools})
+
     def _orphaned(self) -> None:
         log.error("the control process is gone: refusing everything, then exiting")
         if self._engine is None:
-            asyncio.get_running_loop().call_later(LAST_REFUSAL_S, self._cut_quarantined)
-
-    def _cut_quarantined(self) -> None:
-        self._open.end(self._identify.connections_of(self._quarantined), QUARANTINED)
-
-    def _say_listed(self, urn: str, tools: Mapping[str, str]) -> None:
-        self._control.tell("tools", {"urn": urn, "tools": tools})
             sys.exit(3)
         asyncio.get_running_loop().call_later(LAST_WORDS_S, self._engine.shutdown)
 
@@ -172,8 +170,10 @@ class Worker:
             lambda: self._policy, lambda client: engine.cut(client), self._control.withdraw
         )
         settings = Settings(config.monitor.spiffe_id, config.limits.judged_body_bytes, salt)
+        outcome = Outcome(self._control, open_exchanges)
         addons: list[object] = [
             identify,
+            Connections(identify, config.limits.connections, config.limits.connections_per_agent),
             open_exchanges,
             guard,
             places,
@@ -189,7 +189,9 @@ class Worker:
             ),
             Answers(settings, lambda: self._policy, self._control, lambda: self._watch),
             Usage(config.limits.judged_body_bytes),
-            Outcome(self._control, open_exchanges),
+            outcome,
+            WebSocket(lambda: self._policy, identify, self._control, outcome),
+            Tunnels(lambda: self._policy, identify, self._control, outcome, open_exchanges),
         ]
         if config.ingress is not None and config.listen.ingress is not None:
             ingress = IngressSettings(config.ingress.agent, config.ingress.urn, config.listen.ingress)
@@ -198,9 +200,15 @@ class Worker:
                 Ingress(settings, ingress, lambda: self._policy, identify, resolve, self._control, open_exchanges)
             )
         engine = Engine(
-            _listeners(config), addons, EngineOptions(
-                confdir, config.interception.upstream_ca, _upstream(config), times=_times(config)
-            )
+            _listeners(config),
+            addons,
+            EngineOptions(
+                confdir,
+                config.interception.upstream_ca,
+                _upstream(config),
+                websocket_message_bytes=config.limits.websocket_message_bytes,
+                times=_times(config),
+            ),
         )
         return engine
 

@@ -99,7 +99,7 @@ class Wire:
         status, phrase, headers = self.read_head()
         while 100 <= status < 200 and status != 101:
             status, phrase, headers = self.read_head()
-        body = b"" if head_only and status == 200 else self._body(headers)
+        body = b"" if status == 101 or (head_only and status == 200) else self._body(headers)
         return Answer(status, phrase, headers, body)
 
     def read_head(self) -> tuple[int, str, dict[str, str]]:
