@@ -59,7 +59,8 @@ class Answers:
         if target is None or target.protocol != "mcp":
             return
         headers = flow.request.headers
-        headers["accept-encoding"] = "identity"
+        if "accept-encoding" in headers:
+            headers["accept-encoding"] = "identity"
         ids = ids_of(self._settings.salt, exchange.agent_id, target, headers.get("mcp-session-id", ""))
         exchange.reading = Reading(target, ids, "mcp-method" not in headers)
 

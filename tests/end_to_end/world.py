@@ -172,7 +172,8 @@ class Server:
         self.answer(handler)
 
     def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
-        body = json.dumps({"path": handler.path}).encode()
+        said: dict[str, Any] = {"path": handler.path}
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": said} if handler.path == "/mcp" else said).encode()
         handler.send_response(200)
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Content-Length", str(len(body)))
