@@ -1,4 +1,4 @@
-"""The trust domain as a directory: the CAs, the operator's key, agents, monitors and the revocation list.
+"""The trust domain as a directory: the CAs, the operator's key, agents, monitors, Verifiers, the revocation list.
 
     domain.toml                         trust_domain = "..."
     identity-ca.pem, identity-ca.key    signs identities and evidence certificates
@@ -8,6 +8,7 @@
     agents/NAME/cert.pem, key.pem
     monitors/NAME/cert.pem, key.pem, evidence.key, evidence.pem, interception.pem
     monitors/NAME/evidence.previous.key, evidence-SERIAL.pem    after rotate_evidence
+    verifiers/NAME/cert.pem, key.pem, evidence.key, evidence.pem
 
 Directories are 0700 and private keys 0600. Files appear whole (written beside, then renamed).
 """
@@ -148,6 +149,10 @@ class TrustDomain:
         """`spiffe://<trust domain>/monitor/<name>`. Raises UsageError if `name` is not one path segment."""
         return SpiffeId(self.name, f"/monitor/{_checked(name)}")
 
+    def verifier_id(self, name: str) -> SpiffeId:
+        """`spiffe://<trust domain>/verifier/<name>`. Raises UsageError if `name` is not one path segment."""
+        return SpiffeId(self.name, f"/verifier/{_checked(name)}")
+
     def add_agent(self, name: str, days: float = AGENT_DAYS) -> AgentFiles:
         """Issue a certificate (clientAuth) and its key. Replaces an expired or revoked one; a good one: UsageError."""
         identity = self.agent_id(name)
@@ -187,8 +192,7 @@ class TrustDomain:
 
     def agent(self, name: str) -> AgentFiles:
         """The files of an agent. Raises UsageError if there is none of that name."""
-        identity = self.agent_id(name)
-        directory = self.path / "agents" / name
+        identity, directory = self.agent_id(name), self.path / "agents" / name
         if not directory.is_dir():
             known = ", ".join(self._agent_names()) or "none"
             raise UsageError(f"there is no agent {name} in {self.path} (there: {known}): run lictor agent add {name}")
@@ -259,32 +263,48 @@ class TrustDomain:
         return until is None or until - (now or datetime.now(UTC)) < timedelta(days=CRL_DAYS / 3)
 
     def add_monitor(self, name: str, hosts: tuple[str, ...] = (), days: float = MONITOR_DAYS) -> MonitorFiles:
-        """Issue everything a monitor holds. `hosts`: names and addresses that its listeners have, besides loopback's.
+        """Issue everything a monitor holds. `hosts`: what its listeners are called, besides loopback's names.
 
         Raises UsageError if the monitor exists or a host is not a DNS name or an IP address.
         """
-        identity = self.monitor_id(name)
-        directory = self.path / "monitors" / name
+        return self._add_server(self.monitor_id(name), hosts, days, self._interception_issuer())
+
+    def add_verifier(self, name: str, hosts: tuple[str, ...] = (), days: float = MONITOR_DAYS) -> MonitorFiles:
+        """Issue what a Verifier holds: as `add_monitor`, without anything for interception."""
+        return self._add_server(self.verifier_id(name), hosts, days, None)
+
+    def _add_server(
+        self, identity: SpiffeId, hosts: tuple[str, ...], days: float, interception: Issuer | None
+    ) -> MonitorFiles:
+        _, kind, name = identity.path.split("/")
+        directory = self.path / f"{kind}s" / name
         with self._locked():
+            directory.parent.mkdir(mode=0o700, exist_ok=True)
             if directory.exists():
-                raise UsageError(f"the monitor {name} exists already in {directory}")
+                raise UsageError(f"the {kind} {name} exists already in {directory}")
             made = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=directory.parent))
             try:
-                issuers = self._identity_issuer(), self._interception_issuer()
-                monitors.fill(made, identity, hosts, _positive(days), *issuers)
+                monitors.fill(made, identity, hosts, _positive(days), self._identity_issuer(), interception)
                 os.rename(made, directory)
             except BaseException:
                 shutil.rmtree(made, ignore_errors=True)
                 raise
-        return self.monitor(name)
+        return self._server(identity)
 
     def monitor(self, name: str) -> MonitorFiles:
         """The files of a monitor. Raises UsageError if there is none of that name."""
-        identity = self.monitor_id(name)
-        directory = self.path / "monitors" / name
+        return self._server(self.monitor_id(name))
+
+    def verifier(self, name: str) -> MonitorFiles:
+        """The same of a Verifier."""
+        return self._server(self.verifier_id(name))
+
+    def _server(self, identity: SpiffeId) -> MonitorFiles:
+        kind, name = identity.path[1:].split("/")
+        directory = self.path / f"{kind}s" / name
         if not directory.is_dir():
-            known = ", ".join(sorted(p.name for p in directory.parent.iterdir() if p.name[0] != ".")) or "none"
-            raise UsageError(f"there is no monitor {name} in {self.path} (there: {known})")
+            known = ", ".join(sorted(p.name for p in directory.parent.glob("[!.]*"))) or "none"
+            raise UsageError(f"there is no {kind} {name} in {self.path} (there: {known})")
         return MonitorFiles(name, identity, directory)
 
     def renew_interception(self, name: str) -> MonitorFiles:

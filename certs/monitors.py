@@ -38,7 +38,7 @@ _DNS_NAME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class MonitorFiles:
-    """Where a monitor's certificates and keys are."""
+    """Where the certificates and keys of a monitor are, or of a Verifier, which has none of `interception`."""
 
     name: str
     spiffe_id: SpiffeId
@@ -87,9 +87,9 @@ def host_name(text: str) -> x509.GeneralName:
 
 
 def fill(
-    directory: Path, identity: SpiffeId, hosts: tuple[str, ...], days: float, ca: Issuer, interception: Issuer
+    directory: Path, identity: SpiffeId, hosts: tuple[str, ...], days: float, ca: Issuer, interception: Issuer | None
 ) -> None:
-    """Write a monitor's certificates and keys into an empty directory."""
+    """Write a monitor's certificates and keys into an empty directory; without `interception`, those of a Verifier."""
     names = [host_name(host) for host in dict.fromkeys((*LOOPBACK, *hosts))]
     subject = identity.path.rpartition("/")[2]
     key = new_key()
@@ -98,7 +98,8 @@ def fill(
     write_private(directory / "key.pem", key)
     write_atomically(directory / "cert.pem", pem(cert))
     write_evidence(MonitorFiles(subject, identity, directory), days, ca)
-    write_interception(directory / "interception.pem", identity, interception)
+    if interception is not None:
+        write_interception(directory / "interception.pem", identity, interception)
 
 
 def write_evidence(files: MonitorFiles, days: float, ca: Issuer, *, keep_former: bool = False) -> None:

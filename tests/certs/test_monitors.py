@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from OpenSSL import SSL
 
 from lictor.certs.authority import read_certificate
 from lictor.certs.domain import TrustDomain
+from lictor.certs.evidence_keys import EvidenceKeys, evidence_jwk
 from lictor.formats.errors import UsageError
 
 
@@ -120,3 +122,21 @@ def test_renewal_changes_key_and_certificate_under_the_same_root(
     (tmp_path / "confdir").mkdir()
     client = ssl.create_default_context(cafile=str(trust.interception_root))
     meet(mitmproxy_server(mint(trust, tmp_path / "confdir", "api.example")), client, "api.example")
+
+
+def test_a_verifier_holds_nothing_for_interception(tmp_path: Path) -> None:
+    domain = TrustDomain.create(tmp_path / "trust", "acme.example")
+    files = domain.add_verifier("v", ("verifier.acme.example",))
+    assert str(files.spiffe_id) == "spiffe://acme.example/verifier/v"
+    assert {path.name for path in files.directory.iterdir()} == {"cert.pem", "key.pem", "evidence.key", "evidence.pem"}
+    assert stat.S_IMODE(files.directory.parent.stat().st_mode) == 0o700
+    assert domain.verifier("v") == files
+    keys = EvidenceKeys(domain.identity_ca.read_bytes())
+    kid = keys.add_jwk(evidence_jwk(files.evidence_cert.read_bytes()))
+    assert keys.resolve(kid, str(files.spiffe_id))
+    with pytest.raises(UsageError, match="the verifier v exists already"):
+        domain.add_verifier("v")
+    with pytest.raises(UsageError, match=r"there is no verifier w in .*there: v"):
+        domain.verifier("w")
+    with pytest.raises(UsageError, match="there is no monitor v"):
+        domain.monitor("v")
