@@ -67,6 +67,9 @@ class OpenExchanges:
 
     def hold(self, flow: http.HTTPFlow, exchange: Exchange, seq: int) -> None:
         """An action of the exchange waits for a decision."""
+        if flow.client_conn.state is connection.ConnectionState.CLOSED:
+            self._withdraw(seq, CALLER_GONE)
+            return
         self._held.setdefault(id(exchange), (flow.client_conn, exchange, []))[2].append(seq)
 
     def decided(self, exchange: Exchange) -> None:
@@ -75,7 +78,7 @@ class OpenExchanges:
             self._held.pop(id(exchange), None)
 
     def client_disconnected(self, client: connection.Client) -> None:
-        for waiting in [one for one in self._held.values() if one[0] is client]:
+        for waiting in [one for one in self._held.values() if one[0].id == client.id]:
             self._take_back(*waiting, CALLER_GONE)
 
     def _take_back(self, client: connection.Client, exchange: Exchange, seqs: list[int], why: str) -> None:

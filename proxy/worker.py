@@ -123,16 +123,18 @@ class Worker:
             policy = Policy(_bindings(payload["bindings"]), self._config.catalog())
             self._policy = policy.with_quarantined(self._quarantined)
         if "quarantined" in payload:
-            self._quarantined = frozenset(payload["quarantined"])
+            before, self._quarantined = self._quarantined, frozenset(payload["quarantined"])
             self._policy = self._policy.with_quarantined(self._quarantined)
+            asyncio.get_running_loop().call_later(LAST_REFUSAL_S, self._cut_off, self._quarantined - before)
         if not self._hello.done():
             self._hello.set_result(payload)
         if self._engine is not None:
             self._open.judge_again()
-            asyncio.get_running_loop().call_later(LAST_REFUSAL_S, self._cut_quarantined)
 
-    def _cut_quarantined(self) -> None:
-        self._open.end(self._identify.connections_of(self._quarantined), QUARANTINED)
+    def _cut_off(self, agents: frozenset[str]) -> None:
+        """The connections of those that are still in quarantine end."""
+        if self._engine is not None:
+            self._open.end(self._identify.connections_of(agents & self._quarantined), QUARANTINED)
 
     def _say_listed(self, urn: str, tools: Mapping[str, str]) -> None:
         self._control.tell("tools", {"urn": urn, "tools": tools})

@@ -213,6 +213,7 @@ class Monitor:
         ingress: str = "",
         more: str = "",
         workers: int = 1,
+        orders: int = 0,
     ) -> None:
         self.path, self.domain, self.name = path, domain, name
         self.port, self.ingress_port = free_port(), free_port()
@@ -222,6 +223,8 @@ class Monitor:
         for stem, document in bindings.items():
             write_binding(path / "bindings" / f"{stem}.json", document, domain)
         listen = f'egress = "127.0.0.1:{self.port}"\n'
+        if orders:
+            listen += f'orders = "127.0.0.1:{orders}"\n'
         if ingress:
             listen += f'ingress = "127.0.0.1:{self.ingress_port}"\n\n[ingress]\n{ingress}\n'
         self.config = path / "lictor.toml"
