@@ -15,6 +15,7 @@ import socket
 import struct
 import time
 from asyncio import Future
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -111,7 +112,7 @@ class Frames(asyncio.Protocol):
 
 
 class _Waiting:
-    __slots__ = ("future", "held", "make", "operation", "since", "then")
+    __slots__ = ("agent", "future", "held", "make", "operation", "since", "then")
 
     def __init__(
         self,
@@ -120,7 +121,9 @@ class _Waiting:
         make: Callable[[dict[str, Any]], object],
         future: Future[None],
         held: Callable[[int], None] | None,
+        agent: str,
     ) -> None:
+        self.agent = agent
         self.held = held
         self.operation = operation
         self.then = then
@@ -133,7 +136,8 @@ class ControlClient:
     """The worker's end. Implements `addons.exchange.Control`.
 
     Every request's future is done, without an exception, once `then` was called with the answer or with a ControlError:
-    after `timeout` seconds, when more than `limit` are unanswered, and when the control process is gone. What was not
+    after `timeout` seconds, when more than `limit` are unanswered, when those of one agent that are would be more than
+    there is still room for, and when the control process is gone. What was not
     answered in time was refused: when its receipt comes after all, the entry gets the outcome that nothing left. An
     action that is held waits for as long as the control process lets it; `held` is called with its seq.
     """
@@ -146,6 +150,8 @@ class ControlClient:
         self._on_push = on_push
         self._on_lost = on_lost
         self._waiting: dict[int, _Waiting] = {}
+        self._waiting_of: Counter[str] = Counter()
+        """How many of `_waiting` are of each agent."""
         self._held: dict[int, _Waiting] = {}
         """What waits for somebody's decision."""
         self._late: dict[int, str] = {}
@@ -174,7 +180,7 @@ class ControlClient:
         held: Callable[[int], None] | None = None,
     ) -> Future[None]:
         future: Future[None] = self._loop.create_future()
-        waiting = _Waiting("action", then, self._receipt, future, held)
+        waiting = _Waiting("action", then, self._receipt, future, held, draft.agent_id)
         try:
             common, head = encode(draft)
         except FormatError as e:
@@ -190,7 +196,7 @@ class ControlClient:
         then: Callable[[Receipt | ControlError], None],
         held: Callable[[int], None] | None = None,
     ) -> Future[None]:
-        return self._ask("inbound", draft, then, self._receipt, held)
+        return self._ask("inbound", draft, then, self._receipt, held, draft.peer_id)
 
     def withdraw(self, seq: int, reason: str) -> None:
         self.tell("withdraw", (seq, reason))
@@ -223,9 +229,10 @@ class ControlClient:
         then: Callable[[Any], None],
         make: Callable[[dict[str, Any]], object],
         held: Callable[[int], None] | None = None,
+        agent: str = "",
     ) -> Future[None]:
         future: Future[None] = self._loop.create_future()
-        waiting = _Waiting(operation, then, make, future, held)
+        waiting = _Waiting(operation, then, make, future, held, agent)
         if (frames := self._open(waiting)) is not None:
             frames.send([self._await(waiting), operation, payload])
         return future
@@ -237,6 +244,8 @@ class ControlClient:
             _settle(waiting, ControlError("the control process is gone"))
         elif unanswered >= self._limit or self._frames.full:
             _settle(waiting, ControlError(f"{unanswered} actions wait to be recorded already", "overloaded"))
+        elif waiting.agent and (own := self._waiting_of[waiting.agent]) >= self._limit - unanswered:
+            _settle(waiting, ControlError(f"{own} actions of this agent wait to be recorded already", "overloaded"))
         else:
             return self._frames
         return None
@@ -245,7 +254,19 @@ class ControlClient:
         """The number of a request, under which its answer will come."""
         number, self._next = self._next, self._next + 1
         self._waiting[number] = waiting
+        self._waiting_of[waiting.agent] += 1
         return number
+
+    def _take(self, number: int) -> _Waiting | None:
+        """What waits for the answer to this request, and waits no longer."""
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None:
+            left = self._waiting_of[waiting.agent] - 1
+            if left:
+                self._waiting_of[waiting.agent] = left
+            else:
+                del self._waiting_of[waiting.agent]
+        return waiting
 
     def _received(self, frame: list[Any]) -> None:
         number, good, payload, *count = frame
@@ -261,7 +282,7 @@ class ControlClient:
                 self._answered(one, good, answer)
 
     def _answered(self, number: int, good: bool, payload: Any) -> None:
-        waiting = self._waiting.pop(number, None) or self._held.pop(number, None)
+        waiting = self._take(number) or self._held.pop(number, None)
         if waiting is not None:
             try:
                 answer = waiting.make(payload) if good else ControlError(payload["text"], payload["reason"])
@@ -275,7 +296,7 @@ class ControlClient:
 
     def _wait_on(self, number: int, seq: int) -> None:
         """The action of entry `seq` is held: it has all the time that the control process gives it."""
-        waiting = self._waiting.pop(number, None)
+        waiting = self._take(number)
         if waiting is None:
             self.withdraw(seq, "caller_gone")
             return
@@ -300,6 +321,7 @@ class ControlClient:
 
     def _fail_all(self, error: ControlError) -> None:
         waiting, self._waiting = {**self._held, **self._waiting}, {}
+        self._waiting_of.clear()
         self._held.clear()
         for one in waiting.values():
             _settle(one, error)
@@ -311,7 +333,8 @@ class ControlClient:
             number = next(iter(self._waiting))
             if self._waiting[number].since > oldest_allowed:
                 break
-            late = self._waiting.pop(number)
+            late = self._take(number)
+            assert late is not None
             self._late[number] = late.operation
             _settle(late, ControlError(f"no receipt within {self._timeout:g} seconds", "overloaded"))
         if self._frames is not None:

@@ -22,6 +22,7 @@ from end_to_end.wire import Answer, Wire
 from end_to_end.world import Monitor, Server, binding, target, until
 
 LIMIT, TIMEOUT_S, AT_ONCE_S = 10, 4.0, 1.8
+"""The only agent has half of what may wait."""
 TOO_LATE = "refused: the receipt came too late, nothing was forwarded"
 
 
@@ -32,7 +33,7 @@ def monitor(make_monitor: Callable[..., Monitor], server: Server, outside: Any) 
         {"main": binding(data_source_access=["urn:test:data"])},
         target("urn:test:data", "data_source", f"https://localhost:{server.port}/**"),
         more=f'[interception]\nupstream_ca = "{outside.ca}"\n\n'
-        f"[limits]\nreceipt_timeout_s = {TIMEOUT_S}\nwaiting_actions = {LIMIT}\n",
+        f"[limits]\nreceipt_timeout_s = {TIMEOUT_S}\nwaiting_actions = {2 * LIMIT}\n",
     )
 
 

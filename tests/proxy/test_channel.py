@@ -117,6 +117,30 @@ async def test_what_was_refused_for_lateness_still_counts_until_it_is_answered(e
     assert len(both.got) == 3
 
 
+async def test_one_agent_leaves_room_for_others(ends: Any) -> None:
+    """It may have as many waiting as there is still room for: alone half of all, and less where others wait too."""
+    one = await ends(timeout=60, limit=8)
+    answers: dict[str, list[Any]] = {}
+    for agent in ("a", "b", "c"):
+        answers[agent] = []
+        for _ in range(8):
+            draft = replace(DRAFT, agent_id=f"spiffe://x.test/agent/{agent}")
+            one.client.record_action(draft, answers[agent].append)
+    assert {agent: (8 - len(got), str(got[0])) for agent, got in answers.items()} == {
+        "a": (4, "4 actions of this agent wait to be recorded already"),
+        "b": (2, "2 actions of this agent wait to be recorded already"),
+        "c": (1, "1 actions of this agent wait to be recorded already"),
+    }
+    await one.has(7)
+    for number, *_ in one.got[:4]:
+        one.control.send([number, True, receipt(number)])
+    async with asyncio.timeout(5):
+        while sum(isinstance(answer, Receipt) for answer in answers["a"]) < 4:
+            await asyncio.sleep(0.005)
+    one.client.record_action(draft, answers["c"].append)
+    assert len(answers["c"]) == 7, "and there is room again"
+
+
 class TestFrames:
     """The cutting of the byte stream, and what becomes of one that is no frames."""
 
