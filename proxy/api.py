@@ -1,8 +1,8 @@
 """The log for outsiders, read-only: checkpoint and tiles (c2sp.org/tlog-tiles), keys, health.
 
-A listener of its own in the control process (see `callers`), for every identity of the trust domain. The files are read
-in one thread through a connection of its own, so what is asked here never waits in the ledger's way; when too much
-waits for that thread, more is refused with 503.
+A listener of its own in the control process (`certs.callers`), for every identity of the trust domain. The files are
+read in one thread through a connection of its own, so what is asked here never waits in the ledger's way; when too
+much waits for that thread, more is refused with 503.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 
 from aiohttp import web
 
+from ..certs.callers import Callers
 from ..evidence.sqlite_store import SqliteReader
 from ..evidence.tiles import Tile, read_tile
 from ..formats import strict_json
 from ..formats.errors import FormatError
-from .callers import Callers
 from .config import Config
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Api:
         """Raises UsageError if the ledger cannot be read, VerificationError for the revocation list."""
         self._config = config
         self._health = health
-        self._callers = Callers(config, "api", 1024)
+        self._callers = Callers(config.listener("api"), 1024)
         self._reader = SqliteReader(config.ledger.path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="api")
         self._waiting = 0

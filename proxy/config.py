@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
-import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from ..bindings.catalog import Catalog
 from ..bindings.target import Target
+from ..certs.callers import Listener
 from ..certs.domain import TrustDomain
 from ..evidence.cosignature import CheckpointPolicy, Witness
 from ..evidence.store import Durability
 from ..formats.errors import FormatError, UsageError
 from ..formats.names import host_text, parse_url
-from .listening import Listen, listening, spiffe_id
+from ..formats.settings import read_settings, schema_of, spiffe_id
+from .listening import Listen, listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,68 +159,26 @@ class Config:
         """Certificates and keys of this monitor."""
         return self.identity.trust / "monitors" / self.monitor.name
 
+    def listener(self, name: str) -> Listener:
+        """What the listener on the address `listen.<name>` shows and whom it lets in."""
+        files, trust = self.monitor_dir, self.identity.trust
+        pem = files / "cert.pem", files / "key.pem", trust / "identity-ca.pem", trust / "crl.pem"
+        return Listener(f"listen.{name}", *pem, self.monitor.trust_domain)
+
     def catalog(self) -> Catalog:
         """Raises UsageError for a pattern that is not one."""
         return Catalog(self.targets)
 
 
-@cache
 def schema() -> dict[str, Any]:
     """The JSON Schema of `lictor.toml`."""
-    text = resources.files(__package__).joinpath("config.schema.json").read_text("utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+    return schema_of(__package__, "config.schema.json")
 
 
 def load(path: Path) -> Config:
     """Read and check a configuration. Raises UsageError that names the key and the mend."""
-    try:
-        document = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"there is no {path}: run `lictor init DIR` to make one, or name it with -c FILE") from None
-    except OSError as e:
-        raise UsageError(f"{path} cannot be read: {e.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise UsageError(f"{path} is not TOML: {e}") from None
-    problems = [*_not_finite(document), *_problems(document)]
-    if problems:
-        raise UsageError(f"{path}: " + "; ".join(problems))
+    document = read_settings(path, schema(), "run `lictor init DIR` to make one, or name it with -c FILE")
     return _build(path.absolute(), document)
-
-
-def _problems(document: dict[str, Any]) -> Iterator[str]:
-    validator = jsonschema.Draft202012Validator(schema())
-    for error in sorted(validator.iter_errors(document), key=lambda e: [str(part) for part in e.absolute_path]):
-        where = _where(error.absolute_path)
-        if error.validator == "additionalProperties":
-            known = list(error.schema["properties"])
-            for name in sorted(set(error.instance) - set(known)):
-                yield f"unknown key {where + '.' if where else ''}{name}{_nearest(name, known)}"
-        elif where == "interception.verify_upstream":
-            yield "interception.verify_upstream cannot be switched off: upstream TLS is always verified"
-        else:
-            yield f"{where or 'the file'}: {error.message}"
-
-
-def _not_finite(value: Any, where: str = "") -> Iterator[str]:
-    """TOML has nan and inf, which no comparison of a schema catches."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield f"{where}: {value} is not a finite number"
-    elif isinstance(value, dict | list):
-        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _not_finite(inner, f"{where}.{name}" if where else f"{name}")
-
-
-def _where(path: Any) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part}"
-    return text
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f", did you mean {near[0]}?" if near else f" (known here: {', '.join(known)})"
 
 
 def _build(path: Path, document: dict[str, Any]) -> Config:

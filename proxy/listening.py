@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..formats.errors import FormatError, UsageError
-from ..formats.spiffe import SpiffeId
+from ..formats.errors import UsageError
+from ..formats.settings import address, spiffe_id
 
 _EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104
 
@@ -34,7 +34,7 @@ class Listen:
 
 def listening(document: Mapping[str, Any]) -> Listen:
     """From a configuration whose form is checked. Raises UsageError."""
-    found = {name: _address(text, f"listen.{name}") for name, text in document["listen"].items()}
+    found = {name: address(text, f"listen.{name}") for name, text in document["listen"].items()}
     # Workers share their ports, so one port for two listeners would not fail: it would serve each of them now and then.
     for (name, (host, port)), (other, (other_host, other_port)) in itertools.combinations(found.items(), 2):
         if port == other_port and (host == other_host or {host, other_host} & _EVERYWHERE):
@@ -43,18 +43,3 @@ def listening(document: Mapping[str, Any]) -> Listen:
         raise UsageError("listen.orders and the section [orders] go together; one of them is missing")
     accepted = tuple(spiffe_id(text, "orders.from") for text in document.get("orders", {}).get("from", ()))
     return Listen(found["egress"], found.get("ingress"), found.get("api"), found.get("orders"), accepted)
-
-
-def _address(text: str, key: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not 0 < int(port) < 65536:
-        raise UsageError(f"{key}: the port {port} is not between 1 and 65535")
-    return host.strip("[]"), int(port)
-
-
-def spiffe_id(text: str, key: str) -> str:
-    """The SPIFFE ID that is the value of `key`. Raises UsageError."""
-    try:
-        return str(SpiffeId.parse(text))
-    except FormatError as e:
-        raise UsageError(f"{key}: {e}") from None

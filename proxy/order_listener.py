@@ -15,9 +15,9 @@ from typing import Any
 
 from aiohttp import web
 
+from ..certs.callers import CALLER, Callers
 from ..formats import strict_json
 from ..formats.errors import FormatError, UsageError, VerificationError
-from .callers import CALLER, Callers
 from .config import Config
 from .orders import Order
 
@@ -35,7 +35,7 @@ class OrderListener:
         """Raises VerificationError for the revocation list."""
         self._accepted = frozenset(accepted)
         self._orders = orders
-        self._callers = Callers(config, "orders", MAX_ORDER)
+        self._callers = Callers(config.listener("orders"), MAX_ORDER)
         router = self._callers.app.router
         router.add_get("/orders", self._list)
         router.add_get("/orders/{name}", self._ask)

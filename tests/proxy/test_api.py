@@ -226,7 +226,7 @@ async def test_too_much_at_once_is_refused_and_the_ledger_goes_on(
 
 async def test_connections_are_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     served = await serve()
-    monkeypatch.setattr("lictor.proxy.callers.CONNECTIONS", 1)
+    monkeypatch.setattr("lictor.certs.callers.CONNECTIONS", 1)
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=served.context())
     writer.write(b"GET /checkpoint HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")

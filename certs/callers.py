@@ -1,6 +1,6 @@
-"""A listener of the control process over mutual TLS: who calls is looked at with every request.
+"""A listener over mutual TLS: who calls is looked at with every request.
 
-TLS 1.3 with the monitor's certificate; a client certificate of the trust domain is required. What goes wrong inside is
+TLS 1.3 with the server's certificate; a client certificate of the trust domain is required. What goes wrong inside is
 not told outside.
 """
 
@@ -10,15 +10,16 @@ import asyncio
 import datetime
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 from cryptography import x509
 
-from ..certs.contexts import listener_context
-from ..certs.identity import peer_identity
-from ..certs.revocation import RevocationList
 from ..formats.errors import LedgerError, UsageError, VerificationError
-from .config import Config
+from .contexts import listener_context
+from .identity import peer_identity
+from .revocation import RevocationList
 
 log = logging.getLogger(__name__)
 
@@ -30,30 +31,39 @@ CALLER = web.RequestKey("caller", str)
 """The SPIFFE ID of whoever calls."""
 
 
-class Callers:
-    """Serves `app`; add to it what is served, then start. `name` is the key of the address under `listen`."""
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What a listener shows and whom it lets in: PEM files, and the trust domain of callers. `name` is for messages."""
 
-    def __init__(self, config: Config, name: str, max_body: int) -> None:
+    name: str
+    cert: Path
+    key: Path
+    ca: Path
+    crl: Path
+    trust_domain: str
+
+
+class Callers:
+    """Serves `app`; add to it what is served, then start."""
+
+    def __init__(self, listener: Listener, max_body: int) -> None:
         """Raises VerificationError for the revocation list."""
-        trust = config.identity.trust
-        self._config = config
-        self._name = name
-        self._revoked = RevocationList(trust / "crl.pem", (trust / "identity-ca.pem").read_bytes())
+        self._listener = listener
+        self._revoked = RevocationList(listener.crl, listener.ca.read_bytes())
         self.app = web.Application(middlewares=[self._guarded], client_max_size=max_body)
         self._runner = web.AppRunner(self.app, access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=1.0)
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises UsageError if that cannot be."""
-        directory, trust = self._config.monitor_dir, self._config.identity.trust
-        context = listener_context(directory / "cert.pem", directory / "key.pem", trust / "identity-ca.pem")
+        context = listener_context(self._listener.cert, self._listener.key, self._listener.ca)
         await self._runner.setup()
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 self._protocol, host, port, ssl=context, ssl_handshake_timeout=HANDSHAKE_S
             )
         except OSError as e:
-            text = f"listen.{self._name}: {host}:{port} cannot be listened on: {e.strerror or e}"
+            text = f"{self._listener.name}: {host}:{port} cannot be listened on: {e.strerror or e}"
             raise UsageError(text) from None
 
     def _protocol(self) -> asyncio.BaseProtocol:
@@ -77,7 +87,7 @@ class Callers:
             refused.force_close()
             return refused
         except LedgerError as e:
-            log.error("listen.%s: the log cannot be read or written: %s", self._name, e)
+            log.error("%s: %s", self._listener.name, e)
             return web.Response(status=500, text="the log cannot be read or written\n")
 
     def _identify(self, request: web.Request) -> str:
@@ -85,7 +95,7 @@ class Callers:
         der = session.getpeercert(binary_form=True) if session else None
         if der is None:
             raise VerificationError("a client certificate of the trust domain is required")
-        identity = peer_identity(der, self._config.monitor.trust_domain, datetime.datetime.now(datetime.UTC))
+        identity = peer_identity(der, self._listener.trust_domain, datetime.datetime.now(datetime.UTC))
         self._revoked.refresh()
         if self._revoked.is_revoked(x509.load_der_x509_certificate(der).serial_number):
             raise VerificationError("the client certificate is revoked")
