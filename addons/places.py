@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,7 +30,7 @@ PLACES_MAX = 256
 """How many authorities one client connection remembers; the oldest is resolved anew."""
 LOOKUPS = 32
 LOOKUPS_PER_AGENT = 8
-"""Names looked up at once: by one worker, and for one agent, whose slow names must not hold up others."""
+"""Names looked up at once: by one worker, and for one agent, whose slow names must not hold up those of others."""
 
 
 class AddressRefused(NameRefused):
@@ -82,7 +82,8 @@ class Places:
         self._fixed = fixed_upstreams
         self._lookup = lookup
         self._known: dict[str, dict[Authority, tuple[str, ...]]] = {}
-        self._looking_up: Counter[str] = Counter()
+        self._looking_up: dict[str, asyncio.Task[list[str]]] = {}
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOOKUPS_PER_AGENT))
 
     def client_connected(self, client: connection.Client) -> None:
         self._known[client.id] = {}
@@ -114,22 +115,22 @@ class Places:
         known[authority] = tuple(addresses)
 
     async def _resolve(self, agent_id: str, host: str) -> list[str]:
-        if self._looking_up[agent_id] >= LOOKUPS_PER_AGENT:
-            raise NameRefused(
-                "name_not_resolved", f"{LOOKUPS_PER_AGENT} names are being resolved already: {host} is not"
-            )
-        self._looking_up[agent_id] += 1
-        try:
-            addresses = await self._lookup(host)
-        except (OSError, UnicodeError):
-            addresses = []
-        finally:
-            self._looking_up[agent_id] -= 1
-            if not self._looking_up[agent_id]:
-                del self._looking_up[agent_id]
+        """Who asks for what is being looked up already waits for the same answer."""
+        looking = self._looking_up.get(host)
+        if looking is None:
+            looking = self._looking_up[host] = asyncio.ensure_future(self._look_up(agent_id, host))
+            looking.add_done_callback(lambda _: self._looking_up.pop(host))
+        addresses = await asyncio.shield(looking)
         if not addresses:
             raise NameRefused("name_not_resolved", f"{host} cannot be resolved")
         return addresses
+
+    async def _look_up(self, agent_id: str, host: str) -> list[str]:
+        async with self._turns[agent_id]:
+            try:
+                return await self._lookup(host)
+            except (OSError, UnicodeError):
+                return []
 
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         server = data.server

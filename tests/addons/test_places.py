@@ -183,17 +183,32 @@ async def test_the_places_of_one_connection_are_bounded(monkeypatch: pytest.Monk
 
 
 async def test_one_agents_slow_names_do_not_hold_up_another() -> None:
+    """Its own wait for their turn."""
     waiting: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-    made = places(Names(slow=waiting, api=["1.1.1.1"]))
-    slow = [asyncio.ensure_future(made.find(CLIENT, AGENT, ("slow.example", 443))) for _ in range(LOOKUPS_PER_AGENT)]
-    await asyncio.sleep(0)
-    with pytest.raises(NameRefused) as refused:
-        await made.find(CLIENT, AGENT, ("api.example", 443))
-    assert refused.value.reason == "name_not_resolved"
-    await made.find(CLIENT, "spiffe://test.internal/agent/b", ("api.example", 443))
+    slow = [f"slow{n}" for n in range(LOOKUPS_PER_AGENT)]
+    names = Names(**dict.fromkeys(slow, waiting), api=["1.1.1.1"], other=["1.1.1.1"])
+    made = places(names)
+    finding = [asyncio.ensure_future(made.find(CLIENT, AGENT, (f"{name}.example", 443))) for name in [*slow, "api"]]
+    await made.find(CLIENT, "spiffe://test.internal/agent/b", ("other.example", 443))
+    assert "api.example" not in names.asked
     waiting.set_result(["1.1.1.1"])
-    await asyncio.gather(*slow)
-    await made.find(CLIENT, AGENT, ("api.example", 443))
+    await asyncio.gather(*finding)
+    assert names.asked[-1] == "api.example"
+
+
+async def test_who_asks_at_once_gets_one_answer() -> None:
+    waiting: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    names = Names(api=waiting)
+    made = places(names)
+    finding = [asyncio.ensure_future(made.find(CLIENT, AGENT, ("api.example", port))) for port in range(1, 50)]
+    await asyncio.sleep(0)
+    waiting.set_result(["1.1.1.1"])
+    await asyncio.gather(*finding)
+    assert names.asked == ["api.example"]
+    names.addresses["api.example"] = []
+    with pytest.raises(NameRefused):
+        await made.find(CLIENT, AGENT, ("api.example", 50))
+    assert names.asked == ["api.example"] * 2, "the answer is not kept"
 
 
 async def test_the_systems_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
