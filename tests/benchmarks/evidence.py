@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import EvidenceKeys, evidence_jwk
@@ -36,7 +37,7 @@ from lictor.proxy.desk import Desk
 from lictor.verifier.bets import verify_bet
 from lictor.verifier.log import verify_log
 
-from .appending import DIGEST, draft
+from .appending import OUTCOME, draft
 
 ROOT = Path(__file__).parents[2]
 DOMAIN = "example.test"
@@ -46,7 +47,6 @@ POLICY = PolicyInfo("urn:p:a", "1.0.0", digest(BINDING), {"reads": "high"})
 SAID = [
     {"policy_id": "urn:p:a", "version": "1.0.0", "binding": POLICY.digest, "behavior_id": "reads", "result": "pass"}
 ]
-OUTCOME = {"status": 200, "request_bytes": 0, "response_bytes": 500, "response_digest": DIGEST, "duration_ms": 12.345}
 ENTRIES = 1_000_000
 FEW = 1_000
 AT_ONCE = 250
@@ -88,16 +88,29 @@ def _recording(path: Path, trust: TrustDomain, durability: Durability) -> Iterat
 
 def _appending(directory: Path, trust: TrustDomain) -> dict[str, float]:
     rounds = loop.run(_append_rounds(directory, trust))
-    for receipts, syncs in rounds:
-        print(f"durable appends/s {receipts:8.0f}   fsyncs/s {syncs:8.0f}   {receipts / syncs:6.2f}")
+    for one in rounds:
+        print(
+            f"durable appends/s {one.receipts:8.0f}   fsyncs/s {one.syncs:8.0f}   {one.receipts / one.syncs:6.2f}"
+            f"   CPU of an append: control process {one.control_us:5.1f} us, worker {one.worker_us:5.1f} us"
+        )
     return {
-        "durable_appends_vs_fsync": statistics.median(receipts / syncs for receipts, syncs in rounds),
-        "fsyncs_per_s": statistics.median(syncs for _, syncs in rounds),
+        "durable_appends_vs_fsync": statistics.median(one.receipts / one.syncs for one in rounds),
+        "fsyncs_per_s": statistics.median(one.syncs for one in rounds),
+        "cpu_us_per_append_control": statistics.median(one.control_us for one in rounds),
+        "cpu_us_per_append_worker": statistics.median(one.worker_us for one in rounds),
     }
 
 
-async def _append_rounds(directory: Path, trust: TrustDomain) -> list[tuple[float, float]]:
-    """(receipts a second, fsyncs a second) of each round, one after the other on the same disk."""
+class _Round(NamedTuple):
+    """Receipts and fsyncs a second, one after the other on the same disk, and the CPU of an append."""
+
+    receipts: float
+    syncs: float
+    control_us: float
+    worker_us: float
+
+
+async def _append_rounds(directory: Path, trust: TrustDomain) -> list[_Round]:
     path = directory / "appended.db"
     with _recording(path, trust, "commit") as (ledger, recorder):
         desk = Desk(recorder)
@@ -113,9 +126,12 @@ async def _append_rounds(directory: Path, trust: TrustDomain) -> list[tuple[floa
         rounds = []
         for seconds in (0.5, *[0.5] * APPEND_ROUNDS):
             worker.stdin.write(f"{seconds}\n".encode())
-            receipts, took = (await worker.stdout.readline()).split()
+            began = time.process_time()
+            receipts, took, cpu = map(float, (await worker.stdout.readline()).split())
+            own = time.process_time() - began
+            assert await worker.stdout.readline() == b"told\n"
             syncs = await asyncio.to_thread(_fsync_rate, directory)
-            rounds.append((int(receipts) / float(took), syncs))
+            rounds.append(_Round(receipts / took, syncs, own / receipts * 1e6, cpu / receipts * 1e6))
         worker.stdin.close()
         await worker.wait()
         await ledger.close()
