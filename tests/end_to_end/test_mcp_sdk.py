@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx2
 import mcp
 import pytest
 import uvicorn
+from click.testing import CliRunner
 from end_to_end.world import Monitor, Outside, binding, target
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server import MCPServer
@@ -27,6 +30,8 @@ from mcp_types import (
     TextContent,
 )
 from pydantic import BaseModel
+
+from lictor.cli import cli
 
 URN = "urn:test:tool:office"
 LEGACY = ["2025-03-26", "2025-06-18", "2025-11-25"]
@@ -247,3 +252,27 @@ async def test_a_request_that_no_binding_allows_never_arrives(place: Office, ver
     assert place.asked == []
     entry = place.closed.wait_for(lambda e: e["action_target"] == f"{URN}#roots/list", before)
     assert (entry["decision"], entry["reason"]) == ("deny", "not_in_allowlist")
+
+
+def lictor(*args: str) -> tuple[int, Any]:
+    done = CliRunner().invoke(cli, [*args, "--json"], standalone_mode=False)
+    return done.return_value or done.exit_code, json.loads(done.stdout)
+
+
+async def test_what_the_log_says_of_it_is_verified_learned_and_explained(place: Office, tmp_path: Path) -> None:
+    async with place.client("2025-11-25") as client:
+        await client.call_tool("where", {})
+        await client.read_resource("memo://one")
+    config = ("-c", str(place.monitor.config))
+    place.monitor.wait_for(lambda e: e["action_target"] == f"{URN}#resources/memo://one" and "outcome_of" in e)
+    code, verified = lictor("log", "verify", *config)
+    assert (code, verified["verdict"]) == (0, "intact")
+    learned = lictor("binding", "learn", "--agent", "default", *config)[1]["binding"]
+    (behavior,) = learned["expected_behaviors"]
+    assert {f"{URN}#roots/list", f"{URN}#resources/memo://one"} <= set(behavior["compliance_criteria"]["values"])
+    for uri, code in (("memo://one", 0), ("memo://two", 1)):
+        message = {"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": uri}}
+        (tmp_path / "body.json").write_text(json.dumps(message))
+        url = f"https://localhost:{place.ports['sse']}/mcp"
+        told = lictor("binding", "explain", url, "--agent", "default", "--body", str(tmp_path / "body.json"), *config)
+        assert told[0] == code
