@@ -70,14 +70,14 @@ class ToolWatch:
         target = action.catalog_target
         approved = self._approved.get(target.urn) if target is not None else None
         called = action.parameters.get("rpc_method") == "tools/call"
-        if target is None or approved is None or not called or not decision.allowed:
+        if target is None or approved is None or not called or decision.denied:
             return decision
         name, digest = approved.get(action.target, ("", ""))
         if name and self._listed.get(target.urn, {}).get(name, digest) == digest:
             return decision
         reason = CHANGED if name else NOT_APPROVED
         if target.changed_tools == "flag":
-            return replace(decision, verdict=Verdict.FLAG, reason=reason)
+            return replace(decision, verdict=Verdict.FLAG, reason=reason) if decision.allowed else decision
         return Decision(Verdict.DENY, reason, decision.behaviors, _HINTS[reason])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from ..bindings.classification import tunnel
 from ..bindings.model import Decision, Verdict
@@ -62,7 +63,10 @@ class Tunnels:
             decision = policy.judge(as_action(exchange, action))
         kept = policy.kept(as_action(exchange, action))
         entry = draft(opening.flow.request, exchange, action, decision, kept)
-        return self._control.record_action(entry, lambda answer: self._settle(opening, exchange, decision, answer))
+        held = partial(self._open.hold, opening.flow, exchange)
+        return self._control.record_action(
+            entry, lambda answer: self._settle(opening, exchange, decision, answer), held
+        )
 
     def tunnel_ended(self, ended: Tunnel) -> None:
         exchange = exchange_of(ended.flow)
@@ -75,10 +79,11 @@ class Tunnels:
         self._outcome.send(exchange, 0, complete=complete, error=ended.error[:200] or None, more=more)
 
     def _settle(self, opening: Tunnel, exchange: Exchange, decision: Decision, answer: Receipt | LictorError) -> None:
+        self._open.decided(exchange)
         allowed = isinstance(answer, Receipt) and answer.decision in (Verdict.ALLOW, Verdict.FLAG)
         if isinstance(answer, Receipt):
             exchange.receipts = (answer,)
-        if not (decision.allowed and allowed):
+        if decision.denied or not allowed:
             exchange.refused = True
             return
         exchange.request_tally = Tally(exchange.salt)  # nothing of it is a body

@@ -28,6 +28,7 @@ from ..formats.errors import FormatError, LictorError, VerificationError
 from .drafting import as_action, entry_to_be
 from .exchange import Control, Exchange, Tally, exchange_of
 from .identify import Identify
+from .open_exchanges import OpenExchanges
 from .outcome import Outcome
 from .upgrade import problem_with_grant
 
@@ -40,8 +41,16 @@ Judged = tuple[Message, Classified, Decision]
 class WebSocket:
     """Both sides: what an agent sends and gets, and what callers send to the local agent and get of it."""
 
-    def __init__(self, policy: Callable[[], Policy], identify: Identify, control: Control, outcome: Outcome) -> None:
+    def __init__(
+        self,
+        policy: Callable[[], Policy],
+        identify: Identify,
+        control: Control,
+        outcome: Outcome,
+        open_exchanges: OpenExchanges,
+    ) -> None:
         self._policy = policy
+        self._open = open_exchanges
         self._identify = identify
         self._control = control
         self._outcome = outcome
@@ -108,9 +117,11 @@ class WebSocket:
             for _, action, decision in judged
         ]
         answers: dict[int, Receipt | LictorError] = {}
+        held = partial(self._open.hold, batch.flow, exchange)
         await asyncio.gather(
-            *(self._control.record_action(d, partial(answers.__setitem__, i)) for i, d in enumerate(drafts))
+            *(self._control.record_action(d, partial(answers.__setitem__, i), held) for i, d in enumerate(drafts))
         )
+        self._open.decided(exchange)
         receipts = [answers[i] for i in range(len(drafts))]
         for (message, _, decision), answer in zip(judged, receipts, strict=True):
             why = _refused(decision, answer)
@@ -177,7 +188,7 @@ def _refused(decision: Decision, answer: Receipt | LictorError) -> str:
     """The reason why a message is not passed on; empty if it is."""
     if not isinstance(answer, Receipt):
         return getattr(answer, "reason", "monitor_error")
-    if not decision.allowed:
+    if decision.denied:
         return decision.reason
     return "" if answer.decision in (Verdict.ALLOW, Verdict.FLAG) else answer.reason
 

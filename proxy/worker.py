@@ -192,7 +192,7 @@ class Worker:
             Answers(settings, lambda: self._policy, self._control, lambda: self._watch),
             Usage(config.limits.judged_body_bytes),
             outcome,
-            WebSocket(lambda: self._policy, identify, self._control, outcome),
+            WebSocket(lambda: self._policy, identify, self._control, outcome, open_exchanges),
             Tunnels(lambda: self._policy, identify, self._control, outcome, open_exchanges),
         ]
         if config.ingress is not None and config.listen.ingress is not None:
