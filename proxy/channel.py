@@ -151,11 +151,11 @@ class ControlClient:
         self._on_lost = on_lost
         self._waiting: dict[int, _Waiting] = {}
         self._waiting_of: Counter[str] = Counter()
-        """How many of `_waiting` are of each agent."""
+        """How many of `_waiting` and `_late` are of each agent."""
         self._held: dict[int, _Waiting] = {}
         """What waits for somebody's decision."""
-        self._late: dict[int, str] = {}
-        """What was refused because its answer did not come in time, with the operation; the answer still will."""
+        self._late: dict[int, tuple[str, str]] = {}
+        """What was refused because its answer did not come in time: operation and agent. The answer still will."""
         self._under_way: set[int] = set()
         """The seq of every action that was let out and has no outcome yet."""
         self._next = 1
@@ -261,12 +261,15 @@ class ControlClient:
         """What waits for the answer to this request, and waits no longer."""
         waiting = self._waiting.pop(number, None)
         if waiting is not None:
-            left = self._waiting_of[waiting.agent] - 1
-            if left:
-                self._waiting_of[waiting.agent] = left
-            else:
-                del self._waiting_of[waiting.agent]
+            self._make_room(waiting.agent)
         return waiting
+
+    def _make_room(self, agent: str) -> None:
+        left = self._waiting_of[agent] - 1
+        if left > 0:
+            self._waiting_of[agent] = left
+        else:
+            del self._waiting_of[agent]
 
     def _received(self, frame: list[Any]) -> None:
         number, good, payload, *count = frame
@@ -289,10 +292,12 @@ class ControlClient:
             except (TypeError, KeyError) as e:
                 answer = ControlError(f"the control process gave what is no receipt: {e}")
             _settle(waiting, answer)
-        elif good:
-            self._too_late(self._late.pop(number, ""), payload)
-        else:
-            self._late.pop(number, None)
+            return
+        operation, agent = self._late.pop(number, ("", ""))
+        if operation:
+            self._make_room(agent)
+        if good:
+            self._too_late(operation, payload)
 
     def _wait_on(self, number: int, seq: int) -> None:
         """The action of entry `seq` is held: it has all the time that the control process gives it."""
@@ -333,9 +338,8 @@ class ControlClient:
             number = next(iter(self._waiting))
             if self._waiting[number].since > oldest_allowed:
                 break
-            late = self._take(number)
-            assert late is not None
-            self._late[number] = late.operation
+            late = self._waiting.pop(number)
+            self._late[number] = late.operation, late.agent
             _settle(late, ControlError(f"no receipt within {self._timeout:g} seconds", "overloaded"))
         if self._frames is not None:
             interval = min(0.5, self._timeout / 4)

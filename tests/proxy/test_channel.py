@@ -105,11 +105,11 @@ async def test_a_delegation_taken_up_too_late_is_over_at_once(ends: Any) -> None
 
 async def test_what_was_refused_for_lateness_still_counts_until_it_is_answered(ends: Any) -> None:
     """Else a control process that hangs would be sent more and more."""
-    both = await ends(limit=2)
+    both = await ends(limit=4)
     for _ in range(2):
         assert "no receipt within" in str(await refused(both.client))
     error = await refused(both.client)
-    assert (error.reason, str(error)) == ("overloaded", "2 actions wait to be recorded already")
+    assert (error.reason, str(error)) == ("overloaded", "2 actions of this agent wait to be recorded already")
     assert len(both.got) == 2
     both.control.send([both.got[0][0], False, {"text": "t", "reason": "monitor_error"}])
     await asyncio.sleep(0.02)
