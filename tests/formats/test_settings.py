@@ -48,7 +48,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, what: str) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no .*: make one"):
+    with pytest.raises(UsageError, match=r"there is no .*: make one"):
         read_settings(tmp_path / "x.toml", SCHEMA, "make one")
 
 
