@@ -20,7 +20,7 @@ from ..bindings.classification import classify, needs_body
 from ..bindings.facts import Classified, Unclassifiable
 from ..bindings.model import ActionType, Decision, Verdict
 from ..bindings.policy import Policy
-from ..engine.problem import Problem, problem_of
+from ..engine.problem import problem_of
 from ..engine.tunnel_layer import let_through
 from ..evidence.entry import ActionDraft, OutcomeDraft, Receipt
 from ..formats.errors import FormatError, LictorError, VerificationError
@@ -33,7 +33,7 @@ from .identify import Identify
 from .open_exchanges import OpenExchanges
 from .places import Places, unreachable
 from .request_ids import open_answers
-from .settling import MEMBER_DENIED, permit, refusal, refuse, unrecorded, whole_or_nothing
+from .settling import MEMBER_DENIED, end_of, permit, refusal, refuse, unrecorded, whole_or_nothing
 from .tool_watch import ToolWatch
 from .upgrade import read_upgrade
 
@@ -154,9 +154,26 @@ class Enforce:
     def error(self, flow: http.HTTPFlow) -> Hooked:
         """A request that ended before it was judged is an entry too."""
         exchange = exchange_of(flow)
-        if exchange is None or exchange.inbound or exchange.refused or exchange.receipts:
+        if exchange is None:
+            return self._never_seen(flow)
+        if exchange.inbound or exchange.refused or exchange.receipts:
             return None
-        problem = problem_of(flow) or Problem("request_aborted", str(flow.error)[:200])
+        problem = end_of(flow)
+        return self._refuse_name(flow, exchange, NameRefused(problem.reason, problem.text))
+
+    # An answer to what was not judged is that of the dispatcher: a hook has failed.
+    response = http_connect_error = error
+
+    def _never_seen(self, flow: http.HTTPFlow) -> Hooked:
+        """What should have begun its exchange has failed."""
+        if isinstance(flow.client_conn.proxy_mode, ReverseMode):
+            return None
+        try:
+            agent = self._identify.peer(flow.client_conn).spiffe_id
+        except VerificationError:
+            return None
+        problem = end_of(flow)
+        exchange = self._exchange(flow, agent, self._nearest(flow), "/")
         return self._refuse_name(flow, exchange, NameRefused(problem.reason, problem.text))
 
     def _agent(self, flow: http.HTTPFlow) -> str | None:

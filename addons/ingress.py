@@ -22,7 +22,7 @@ from ..bindings.facts import Classified, Unclassifiable
 from ..bindings.model import Action, ActionType, Decision, Verdict
 from ..bindings.policy import CALLEE_IN_QUARANTINE, Policy
 from ..bindings.target import Target
-from ..engine.problem import Problem, problem_of
+from ..engine.problem import problem_of
 from ..evidence.admission import examine
 from ..evidence.claims import KeyResolver
 from ..evidence.entry import Receipt, Tokens
@@ -35,7 +35,7 @@ from .exchange import Control, Exchange, Tally, attach, exchange_of
 from .guard import NameRefused, check_head
 from .identify import Identify
 from .open_exchanges import OpenExchanges
-from .settling import permit, refusal, refuse, unrecorded
+from .settling import end_of, permit, refusal, refuse, unrecorded
 from .upgrade import read_upgrade
 
 log = logging.getLogger(__name__)
@@ -121,17 +121,32 @@ class Ingress:
             return None
         return self._control.delegation_response(exchange.receipts[0].node, lambda t: _answer(flow, t))
 
-    def response(self, flow: http.HTTPFlow) -> None:
-        self._finish(flow)
-
     def error(self, flow: http.HTTPFlow) -> Hooked:
         exchange = exchange_of(flow)
-        if exchange is None or not exchange.inbound:
+        if exchange is None:
+            return self._never_seen(flow)
+        if not exchange.inbound:
             return None
         self._finish(flow)
         if exchange.refused or exchange.receipts:
             return None
-        problem = problem_of(flow) or Problem("request_aborted", str(flow.error)[:200])
+        problem = end_of(flow)
+        return self._refuse(flow, exchange, problem.reason, problem.text)
+
+    # An answer to what was not judged is that of the dispatcher: a hook has failed.
+    response = error
+
+    def _never_seen(self, flow: http.HTTPFlow) -> Hooked:
+        """What should have begun its exchange has failed."""
+        if not isinstance(flow.client_conn.proxy_mode, ReverseMode):
+            return None
+        try:
+            peer = self._identify.peer(flow.client_conn).spiffe_id
+        except VerificationError:
+            return None
+        exchange = Exchange(peer, True, "https", *self._ingress.address, "/", "", salt=self._settings.salt)
+        attach(flow, exchange)
+        problem = end_of(flow)
         return self._refuse(flow, exchange, problem.reason, problem.text)
 
     def _finish(self, flow: http.HTTPFlow) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from mitmproxy import http
+from mitmproxy.flow import Error
 
 from ..bindings.facts import Classified
 from ..bindings.model import BehaviorResult, Decision, Verdict
 from ..engine.grpc_status import is_grpc
+from ..engine.problem import Problem, problem_of
 from ..evidence.entry import Receipt
 from ..formats.errors import LictorError
 from .exchange import Exchange, Tally
@@ -28,6 +30,14 @@ def permit(flow: http.HTTPFlow, exchange: Exchange, open_exchanges: OpenExchange
             return chunk
 
         flow.request.stream = count
+
+
+def end_of(flow: http.HTTPFlow) -> Problem:
+    """Why a request came to its end before it was judged."""
+    found = problem_of(flow)
+    if found is None and flow.error is not None and flow.error.msg != Error.KILLED_MESSAGE:
+        found = Problem("request_aborted", str(flow.error)[:200])
+    return found or Problem("monitor_error", "an error inside the monitor")
 
 
 def refuse(flow: http.HTTPFlow, exchange: Exchange, why: Refusal) -> None:

@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,91 +205,6 @@ def test_port_in_use(make_monitor: Make, outside: Outside, server: Server, which
     said = refused_start(monitor)
     assert f"listen.{which}: 127.0.0.1:{server.port}" in said
     assert "choose another port" in said
-
-
-# Every hook of the addons on an agent's way out, in the order in which they run.
-HOOKS = [
-    "identify.client_connected",
-    "places.client_connected",
-    "enforce.http_connect",
-    "enforce.requestheaders",
-    "enforce.request",
-    "places.server_connect",
-    "places.server_connected",
-    "enforce.responseheaders",
-    "outcome.responseheaders",
-    "outcome.response",
-    "identify.client_disconnected",
-    "guard.client_disconnected",
-    "places.client_disconnected",
-]
-RUNS_BEFORE_SENDING = HOOKS[: HOOKS.index("enforce.responseheaders")]
-RUNS_BEFORE_ANSWERING = HOOKS[: HOOKS.index("identify.client_disconnected")]
-
-BREAKABLE = """
-import importlib, runpy
-from pathlib import Path
-switch = Path({switch!r})
-async def fail():
-    raise RuntimeError("broken on purpose: " + switch.read_text())
-def breakable(name, hook):
-    def run(self, *arguments):
-        broken, _, when = switch.read_text().partition(" ")
-        if broken != name:
-            return hook(self, *arguments)
-        if when == "later":
-            return fail()
-        raise RuntimeError("broken on purpose: " + switch.read_text())
-    return run
-for name in {hooks!r}:
-    module, hook = name.split(".")
-    cls = getattr(importlib.import_module("lictor.addons." + module), module.title())
-    setattr(cls, hook, breakable(name, getattr(cls, hook)))
-runpy.run_module("lictor.proxy.worker", run_name="__main__")
-"""
-
-STAND_IN = """
-import asyncio, lictor.cli
-real = asyncio.create_subprocess_exec
-def run(python, m, module, *arguments, **keywords):
-    return real(python, {program!r}, *arguments, **keywords)
-asyncio.create_subprocess_exec = run
-lictor.cli.main()
-"""
-
-
-@pytest.fixture(scope="module")
-def breakable(share_monitor: Make, outside: Outside) -> Iterator[tuple[Monitor, Server, Path]]:
-    """A monitor in whose worker any hook can be broken, by writing its name to a file."""
-    with contextlib.closing(Server(outside)) as server:
-        monitor = share_monitor("breakable", **settings(server, outside), start=False)
-        program, start, switch = (monitor.path / n for n in ("worker.py", "start.py", "switch"))
-        program.write_text(BREAKABLE.format(switch=str(switch), hooks=HOOKS))
-        start.write_text(STAND_IN.format(program=str(program)))
-        switch.write_text("")
-        monitor.program = [str(start)]
-        yield monitor.start(), server, switch
-
-
-@pytest.mark.parametrize("when", ["at once", "later"])
-@pytest.mark.parametrize("hook", HOOKS)
-def test_broken_hook(breakable: tuple[Monitor, Server, Path], hook: str, when: str) -> None:
-    """An exception, at once or in what is waited for: what had not left yet never does, and the next is served."""
-    monitor, server, switch = breakable
-    at, seen = f"localhost:{server.port}", server.seen
-    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
-    switch.write_text(f"{hook} {when}")
-    status = 0
-    with contextlib.suppress(OSError, EOFError, AssertionError), Wire(monitor) as wire:
-        status = wire.tunnel(at).post_json("/mcp", ping).status
-    until(lambda: f"broken on purpose: {hook} {when}" in monitor.output())
-    switch.write_text("")
-    if hook in RUNS_BEFORE_ANSWERING:
-        assert status in (0, 502)
-    if hook in RUNS_BEFORE_SENDING:
-        assert len(server.requests) == seen[1]
-        assert server.connections == seen[0] or hook == "places.server_connected"
-    assert get(monitor, at) == 200
 
 
 def test_worker_that_crashes_is_started_again(make_monitor: Make, outside: Outside, server: Server) -> None:
