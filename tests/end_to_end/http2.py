@@ -158,6 +158,8 @@ class Http2Server:
     def __init__(self, outside: Outside, protocols: tuple[str, ...] = ("h2",)) -> None:
         self.requests: list[tuple[dict[str, str], bytes, dict[str, str] | None]] = []
         self.resets: list[int] = []
+        self.over: dict[str, Any] = {}
+        """The connection over which a path was last asked for."""
         self.connections = 0
         self.scripts: dict[str, Callable[[Any, int], None]] = {}
         self.consuming = threading.Event()
@@ -187,7 +189,8 @@ class Http2Server:
 
     def _serve(self, raw: socket.socket) -> None:
         with contextlib.suppress(OSError, h2.exceptions.ProtocolError), raw:
-            Served(self, self.context.wrap_socket(raw, server_side=True)).run()
+            with self.context.wrap_socket(raw, server_side=True) as tls:
+                Served(self, tls).run()
 
 
 class Served:
@@ -227,6 +230,7 @@ class Served:
         stream = getattr(event, "stream_id", 0)
         if isinstance(event, h2.events.RequestReceived):
             self.heads[stream], self.bodies[stream] = dict(event.headers), bytearray()
+            self.server.over[self.heads[stream][":path"]] = self
             self._script(stream, "early ")
         elif isinstance(event, h2.events.DataReceived):
             self.bodies[stream] += event.data
