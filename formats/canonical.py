@@ -16,7 +16,7 @@ from .base64url import encode
 from .errors import FormatError
 
 MAX_INT = 2**53 - 1
-_OPTIONS = orjson.OPT_SORT_KEYS
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 _NEEDS_UTF16_ORDER = "\ue000"
 
 
@@ -71,10 +71,10 @@ def canonical(value: Any) -> bytes:
 
 
 def _is_exact(members: Iterable[Any]) -> bool:
-    """Whether `_exact` would leave these values as they are, names aside: looking costs far less than building."""
+    """Whether the encoder writes these values exactly or refuses them, names aside: looking costs less than building."""
     for member in members:
         kind = type(member)
-        if kind is str:
+        if kind is str or kind is int:
             continue
         if kind is dict:
             if member and not _is_exact(member.values()):
@@ -84,9 +84,6 @@ def _is_exact(members: Iterable[Any]) -> bool:
                 return False
         elif kind is float:
             if member.is_integer() or not 1e-5 <= abs(member) < 1e15:
-                return False
-        elif kind is int:
-            if not -MAX_INT <= member <= MAX_INT:
                 return False
         elif kind is not bool and member is not None:
             return False
