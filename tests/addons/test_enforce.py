@@ -456,14 +456,6 @@ async def test_a_query_is_in_the_log_as_a_digest(way: Way) -> None:
     assert "secret" not in repr(draft)
 
 
-async def test_unasked_upgrade(way: Way) -> None:
-    flow = await way.send(make_flow())
-    flow.response = http.Response.make(101)
-    way.enforce.responseheaders(flow)
-    assert flow.error is not None
-    assert flow.error.msg == mitm_flow.Error.KILLED_MESSAGE
-
-
 def test_hop_by_hop() -> None:
     headers = http.Headers(proxy_authorization="x", Proxy_Connection="y", upgrade="h2c", accept="*/*")
     drop_hop_by_hop(headers)
