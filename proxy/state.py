@@ -40,6 +40,8 @@ class Book:
 
     def __init__(self, bindings: Iterable[Binding]) -> None:
         self.memories = Memories(bindings)
+        self.broken = False
+        """Something that happened could not be remembered: nothing that is said is to be relied on any more."""
         self._callers: dict[int, str] = {}
 
     def judge(
@@ -108,7 +110,13 @@ class State:
     def _judge(self, draft: ActionDraft, wid: str, now: float, handed: Handed | None) -> Judged:
         if draft.decision == Verdict.DENY:
             return Judged(draft)
-        said = self._book.judge(draft.agent_id, draft.action_type, draft.action_target, wid, now, handed)
+        try:
+            said = self._book.judge(draft.agent_id, draft.action_type, draft.action_target, wid, now, handed)
+        except Exception:
+            logger.exception("a behavior with a memory failed to judge: the action is denied")
+            return _failed(draft)
+        if self._book.broken:
+            return _failed(draft)
         if said is None:
             if draft.behaviors:
                 return Judged(draft)
@@ -124,7 +132,12 @@ class State:
         return Judged(judged, said.hint, blamed)
 
     def take(self, entry: Mapping[str, Any], seq: int, timestamp: float) -> None:
-        self._book.take(entry, seq, timestamp)
+        """An entry was added. After an error everything is denied, until the memories are made again from the log."""
+        try:
+            self._book.take(entry, seq, timestamp)
+        except Exception:
+            logger.exception("a behavior with a memory failed to remember entry %d: everything is denied now", seq)
+            self._book.broken = True
         if self._late is not None:
             self._late.append((entry, seq, timestamp))
 
@@ -157,6 +170,11 @@ class State:
 def _read(book: Book, open_log: Callable[[], Reader], end: int, now: float) -> None:
     with contextlib.closing(open_log()) as log:
         book.read(log, end, now)
+
+
+def _failed(draft: ActionDraft) -> Judged:
+    text = "An error inside the monitor: it could not be judged. Tell your operator."
+    return Judged(dataclasses.replace(draft, decision="deny", reason="monitor_error"), text)
 
 
 def _handed_on(draft: ActionDraft, depth: int | None) -> dict[str, Any]:

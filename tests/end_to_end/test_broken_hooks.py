@@ -22,9 +22,11 @@ from end_to_end.wire import Wire, head
 from end_to_end.world import Monitor, Outside, Server, binding, target, until
 from mitmproxy import hooks as mitmproxy_hooks
 from mitmproxy.proxy import commands
+from remembering import LENIENT
 
 import lictor.addons
 import lictor.engine
+from lictor.bindings.criteria import CRITERIA
 
 AGENT, SELF, CHAT = "spiffe://test.internal/agent/b", "urn:test:agent:b", "urn:test:tool:chat"
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
@@ -79,6 +81,27 @@ for name in {hooks!r}:
     setattr(cls, hook, breakable(name, getattr(cls, hook)))
 runpy.run_module("lictor.proxy.worker", run_name="__main__")
 """
+
+BREAKABLE_CRITERIA = """
+from pathlib import Path
+from lictor.bindings.criteria import compile_criteria
+from lictor.bindings.marking import Marks
+def breakable(kind, criteria, switch):
+    compiled = compile_criteria(criteria)
+    judging = type(compiled.begin() if hasattr(compiled, "begin") else compiled)
+    if getattr(compiled, "listed", None):
+        judging = Marks
+    name = "of" if judging is Marks else "judge"
+    judge = getattr(judging, name)
+    def run(self, action):
+        if switch.read_text() == kind:
+            raise RuntimeError("broken on purpose: " + kind)
+        return judge(self, action)
+    setattr(judging, name, run)
+for kind, criteria in {criteria!r}.items():
+    breakable(kind, criteria, Path({switch!r}))
+"""
+"""For worker and control process: a criterion is judged by the one or by the other."""
 
 STAND_IN = """
 import asyncio, lictor.cli
@@ -200,6 +223,20 @@ class Mcp(Server):
         handler.close_connection = stream
 
 
+def lenient() -> dict[str, Any]:
+    """A binding with criteria of every type that there is; all let everything here pass."""
+    behaviors = [
+        {
+            "behavior_id": f"bhv-{kind}",
+            "observable_actions": ["delegation"] if kind == "delegation" else ["tool_call"],
+            "targets": [SELF, "urn:test:mcp"],
+            "compliance_criteria": {**criteria, **({"values": ["urn:test:mcp"]} if kind == "allowlist" else {})},
+        }
+        for kind, criteria in LENIENT.items()
+    ]
+    return {**binding("urn:test:policy:lenient"), "expected_behaviors": behaviors}
+
+
 @pytest.fixture(scope="module")
 def world(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[World]:
     with contextlib.ExitStack() as stack:
@@ -217,7 +254,7 @@ def world(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[W
         allowed = {"tool_call": ["urn:test:mcp", CHAT], "delegation": [SELF], "tunnel": ["urn:test:pinned"]}
         monitor = share_monitor(
             "breakable",
-            {"main": binding(**allowed, websocket_message=[CHAT])},
+            {"main": binding(**allowed, websocket_message=[CHAT]), "lenient": lenient()},
             target("urn:test:mcp", "tool", f"https://localhost:{server.port}/mcp", protocol="mcp")
             + target(SELF, "agent", f"https://127.0.0.1:{callee.ingress_port}/**", agent=AGENT)
             + target(CHAT, "tool", f"https://localhost:{talker.port}/**")
@@ -227,8 +264,9 @@ def world(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[W
             start=False,
         )
         program, start, switch = (monitor.path / n for n in ("worker.py", "start.py", "switch"))
-        program.write_text(BREAKABLE.format(switch=str(switch), hooks=HOOKS))
-        start.write_text(STAND_IN.format(program=str(program)))
+        criteria = BREAKABLE_CRITERIA.format(switch=str(switch), criteria=LENIENT)
+        program.write_text(criteria + BREAKABLE.format(switch=str(switch), hooks=HOOKS))
+        start.write_text(criteria + STAND_IN.format(program=str(program)))
         switch.write_text("")
         for one in (callee, monitor):
             one.program = [str(start)]
@@ -260,3 +298,17 @@ def test_broken_hook(world: World, hook: str, when: str) -> None:
     if name not in NO_ENTRY and hook not in WRITES_THE_ENTRY:
         until(lambda: world.actions() > known, what="an entry of what was refused")
     assert way() in (0, 200)
+
+
+@pytest.mark.parametrize("kind", sorted(CRITERIA))
+def test_broken_criterion(world: World, kind: str) -> None:
+    """Of every type that there is; for a new one, say in `remembering.LENIENT` what of it lets everything pass."""
+    way = world.delegate if kind == "delegation" else world.call
+    arrived, known = world.arrived(), world.actions()
+    world.switch.write_text(kind)
+    assert way() in (403, 502, 503)
+    world.switch.write_text("")
+    assert world.arrived() == arrived
+    until(lambda: world.actions() > known, what="an entry of what was refused")
+    assert f"broken on purpose: {kind}" in world.output()
+    assert way() == 200

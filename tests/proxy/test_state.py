@@ -10,85 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from remembering import PEER, TOOL, A, Monitor, bound, draft, rate
 
 from lictor.bindings.criteria.rate import RateMemory
 from lictor.bindings.model import Binding
 from lictor.bindings.schema import load_binding
-from lictor.evidence.entry import ActionDraft, InboundDraft, OutcomeDraft
-from lictor.evidence.ledger import Ledger
-from lictor.evidence.recorder import Recorder
-from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
+from lictor.evidence.entry import InboundDraft, OutcomeDraft
+from lictor.evidence.sqlite_store import SqliteReader
 from lictor.formats import base64url
-from lictor.formats.keys import KeySigner
 from lictor.proxy import state as module
-from lictor.proxy.policies import policies_for
 from lictor.proxy.state import State, first_since
-
-A, PEER = "spiffe://e.example/agent/a", "spiffe://e.example/monitor/other"
-TOOL = "urn:example:tool:x"
-TYPES = ["tool_call", "delegation", "data_source_access", "http_request"]
-
-
-def bound(*criteria: dict[str, Any], mode: str = "enforce", **more: Any) -> tuple[Binding, ...]:
-    document = {
-        "policy_id": "urn:p",
-        "version": "1.0.0",
-        "evaluation_mode": "continuous",
-        "mode": mode,
-        "expected_behaviors": [
-            {"behavior_id": f"b{i}", "observable_actions": TYPES, "compliance_criteria": one, **more}
-            for i, one in enumerate(criteria)
-        ],
-    }
-    return (load_binding(json.dumps(document).encode(), "test"),)
-
-
-def rate(limit: int, period: float = 1000) -> dict[str, Any]:
-    return {"type": "rate", "limit": limit, "period_s": period}
-
-
-class Monitor:
-    """Ledger, recorder and memories, which can be ended without ceremony and begun again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path / "ledger.sqlite"
-        self.signer = KeySigner.of(Ed25519PrivateKey.from_private_bytes(bytes(32)))
-        self.bindings: tuple[Binding, ...] = ()
-
-    def start(self, bindings: tuple[Binding, ...]) -> Monitor:
-        self.store = SqliteStore(self.path)
-        self.ledger = Ledger.open(self.store, "e.example/monitor/m", self.signer)
-        self.state = State(bindings, self.store, self.ledger.size, self.ledger.now())
-        self.recorder = Recorder(
-            self.ledger,
-            self.signer,
-            "spiffe://e.example/monitor/m",
-            policies_for(bindings),
-            stored=self.store,
-            state=self.state,
-        )
-        return self
-
-    async def act(self, target: str = TOOL, type_: str = "tool_call", **changes: Any) -> tuple[str, str]:
-        receipt = await self.recorder.record_action(draft(target, type_, **changes))
-        return receipt.decision, receipt.reason
-
-    def entries(self) -> list[dict[str, Any]]:
-        return [json.loads(data) for _, data in self.store.entries()]
-
-
-def draft(target: str = TOOL, type_: str = "tool_call", **changes: Any) -> ActionDraft:
-    given: dict[str, Any] = {
-        "agent_id": A,
-        "action_type": type_,
-        "action_target": target,
-        "action_parameters": {"method": "POST"},
-        "decision": "allow",
-        "reason": "allowed",
-        "behaviors": [],
-    }
-    return ActionDraft(**{**given, **changes})
 
 
 @pytest.fixture
@@ -386,8 +317,7 @@ async def test_an_error_in_a_memory_lets_nothing_out(monitor: Monitor, monkeypat
 
     with monkeypatch.context() as patched:
         patched.setattr(RateMemory, "judge", broken)
-        with pytest.raises(RuntimeError):
-            await monitor.act()
-    assert monitor.entries() == []
+        assert await monitor.act() == ("deny", "monitor_error")
+    assert [e["reason"] for e in monitor.entries()] == ["monitor_error"]
     assert (await monitor.act())[0] == "allow"
     await monitor.ledger.close()
