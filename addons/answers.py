@@ -197,7 +197,7 @@ class Answers:
         (receipt,) = receipts
         if not isinstance(receipt, Receipt):
             raise receipt
-        if receipt.decision not in (Verdict.ALLOW, Verdict.FLAG):
+        if decision.denied or receipt.decision not in (Verdict.ALLOW, Verdict.FLAG):
             return False
         status = flow.response.status_code if flow.response is not None else 0
         outcome = {"status": status, "complete": True, "duration_ms": 0, "request_bytes": tally.size}
