@@ -58,6 +58,8 @@ class Decisions:
     async def decide(self, by: str, seq: int, allow: bool, always: bool = False, why: str = "") -> dict[str, Any]:
         """Let the held action of entry `seq` out, once or (`always`) from now on, or deny it."""
         waiting = self._holds.get(_number(seq, "seq"))
+        _truth(allow, "allow")
+        _truth(always, "always")
         if waiting is None:
             known = ", ".join(str(one.seq) for one in self._holds.waiting()) or "none"
             raise UsageError(f"no action waits with entry {seq}; those that wait: {known}")
@@ -105,6 +107,11 @@ def _number(value: Any, name: str) -> int:
     if type(value) is not int or value < 0:
         raise UsageError(f"{name}: expected the number of an entry, found {value!r}")
     return value
+
+
+def _truth(value: Any, name: str) -> None:
+    if type(value) is not bool:
+        raise UsageError(f"{name}: expected true or false, found {value!r}")
 
 
 def _text(why: Any) -> str:

@@ -1,0 +1,209 @@
+"""Quarantine, standing approvals, and what the control process decides by them.
+
+All are kept with the entries that say so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from lictor.bindings.schema import load_binding
+from lictor.evidence.entry import ActionDraft, InboundDraft, Resolution
+from lictor.evidence.ledger import Ledger
+from lictor.evidence.sqlite_store import SqliteStore
+from lictor.evidence.state import Judged
+from lictor.formats.errors import UsageError
+from lictor.formats.keys import KeySigner
+from lictor.proxy.approvals import MOST, Approvals
+from lictor.proxy.authority import Authority
+from lictor.proxy.quarantine import Quarantine, quarantining
+
+A, B = "spiffe://e.example/agent/a", "spiffe://e.example/agent/b"
+MONITOR = "spiffe://e.example/monitor/m"
+
+
+class World:
+    """A ledger that can be opened again, with who is in quarantine and what is approved."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path / "ledger.sqlite"
+        self._signer = KeySigner.of(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+
+    def open(self) -> World:
+        self.store = SqliteStore(self._path)
+        self.ledger = Ledger.open(self.store, "e.example/monitor/m", self._signer)
+        self.changes: list[list[str]] = []
+        self.quarantine = Quarantine(
+            self.ledger, self.store, MONITOR, lambda: self.changes.append(self.quarantine.agents())
+        )
+        self.approvals = Approvals(self.ledger, self.store, MONITOR)
+        return self
+
+    async def again(self) -> World:
+        await self.ledger.close()
+        return self.open()
+
+    async def entries(self) -> list[tuple[str, dict[str, Any]]]:
+        await self.ledger.commit()
+        entries = [json.loads(data) for _, data in self.store.entries()]
+        return [(entry["action_type"], entry["action_parameters"]) for entry in entries]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+async def test_quarantine_is_told_written_down_and_kept(world: World) -> None:
+    world.open().quarantine.put(A, "user:me", "strange", 7)
+    world.quarantine.put(A, "user:other", "again")
+    world.quarantine.put(B, "monitor", "x")
+    world.quarantine.release(B, "user:me", "")
+    assert world.changes == [[A], [A, B], [A]]
+    assert await world.entries() == [
+        ("agent_quarantine", {"agent": A, "by": "user:me", "why": "strange", "cause": 7}),
+        ("agent_quarantine", {"agent": B, "by": "monitor", "why": "x"}),
+        ("agent_release", {"agent": B, "by": "user:me", "why": ""}),
+    ]
+    before = world.quarantine.listed()
+    await world.again()
+    assert (world.quarantine.listed(), A in world.quarantine, B in world.quarantine) == (before, True, False)
+    with pytest.raises(UsageError, match=r"agent/b is not in quarantine; spiffe://e.example/agent/a"):
+        world.quarantine.release(B, "user:me", "")
+    await world.ledger.close()
+
+
+def held(*failed: str, agent: str = A, target: str = "urn:x") -> ActionDraft:
+    behaviors = [{"policy_id": "urn:p", "behavior_id": name, "result": "fail"} for name in failed]
+    behaviors.append({"policy_id": "urn:p", "behavior_id": "other", "result": "pass"})
+    return ActionDraft(agent, "tool_call", target, {}, "hold", "not_in_allowlist", behaviors)
+
+
+async def test_a_standing_approval_is_for_what_it_was_given_for(world: World) -> None:
+    approvals = world.open().approvals
+    number = approvals.give(held("b1", "b2"), "user:me", "reads only")
+    yes = Resolution(True, "approved_always", "user:me")
+    assert [approvals.resolution(one) for one in (held("b1"), held("b1", "b2"))] == [yes, yes]
+    others = [held("b1", "b3"), held("b1", agent=B), held("b1", target="urn:y")]
+    assert [approvals.resolution(one) for one in others] == [None] * 3
+    await world.again()
+    approvals = world.approvals
+    assert approvals.resolution(held("b2")) == yes
+    assert [(one["approval"], one["why"]) for one in approvals.listed()] == [(number, "reads only")]
+    assert approvals.revoke(number, "user:you", "no more")["agent"] == A
+    assert approvals.resolution(held("b1")) is None
+    with pytest.raises(UsageError, match="there is no standing approval 0; there are: none"):
+        approvals.revoke(number, "user:you", "")
+    assert [kind for kind, _ in await world.entries()] == ["standing_approval", "standing_approval_revoked"]
+    await world.ledger.close()
+
+
+async def test_standing_approvals_are_bounded(world: World) -> None:
+    approvals = world.open().approvals
+    approvals._given = {n: {"agent": A, "action_type": "", "action_target": "", "behaviors": []} for n in range(MOST)}
+    with pytest.raises(UsageError, match=f"there are {MOST} standing approvals already"):
+        approvals.give(held("b1"), "user:me", "")
+    await world.ledger.close()
+
+
+class Nothing:
+    """Memories that let everything pass as it is."""
+
+    def idle(self, agent_id: str) -> bool:
+        return True
+
+    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
+        return Judged(draft)
+
+    def admit(self, draft: InboundDraft, now: float) -> InboundDraft:
+        return draft
+
+    def take(self, entry: Any, seq: int, timestamp: float) -> None:
+        pass
+
+
+def bound(mode: str = "enforce") -> Any:
+    document = {
+        "policy_id": "urn:p",
+        "evaluation_mode": "continuous",
+        "mode": mode,
+        "expected_behaviors": [
+            {
+                "behavior_id": name,
+                "observable_actions": ["tool_call"],
+                "compliance_criteria": {"type": "allowlist", "values": []},
+                "on_violation": effect,
+            }
+            for name, effect in (("trap", "quarantine"), ("no", "deny"))
+        ],
+    }
+    return (load_binding(json.dumps(document).encode(), "test"),)
+
+
+def entry(behavior: str, result: str = "fail", decision: str = "deny") -> dict[str, Any]:
+    behaviors = [{"policy_id": "urn:p", "behavior_id": behavior, "result": result}]
+    return {"agent_id": A, "decision": decision, "reason": "not_in_allowlist", "behaviors": behaviors}
+
+
+@pytest.fixture
+def authority(world: World) -> Callable[..., Authority]:
+    def make(mode: str = "enforce") -> Authority:
+        world.open()
+        return Authority(Nothing(), world.quarantine, world.approvals, bound(mode))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("taken", "mode", "isolated"),
+    [
+        (entry("trap"), "enforce", True),
+        (entry("no"), "enforce", False),
+        (entry("trap", "pass"), "enforce", False),
+        (entry("trap", "prevented"), "enforce", False),
+        (entry("trap", decision="flag"), "enforce", False),
+        (entry("trap"), "audit", False),
+    ],
+)
+async def test_what_puts_an_agent_in_quarantine(
+    world: World, authority: Any, taken: dict[str, Any], mode: str, isolated: bool
+) -> None:
+    made = authority(mode)
+    made.take(taken, 3, 1.0)
+    assert (A in world.quarantine) is isolated
+    if isolated:
+        assert (await world.entries())[0][1]["cause"] == 3
+    await world.ledger.close()
+
+
+async def test_everything_of_an_agent_in_quarantine_is_denied(world: World, authority: Any) -> None:
+    made = authority()
+    allowed = ActionDraft(A, "tool_call", "urn:x", {}, "allow", "allowed", [])
+    assert (made.judge(allowed, "w", 1.0), made.idle(A)) == (Judged(allowed), True)
+    world.quarantine.put(A, "user:me", "")
+    judged = made.judge(allowed, "w", 1.0)
+    assert (judged.draft.decision, judged.draft.reason, made.idle(A)) == ("deny", "quarantined", False)
+    assert "operator" in judged.hint
+    assert made.judge(held("b1"), "w", 1.0).draft.reason == "quarantined", "nothing of it waits"
+    for agent, peer in ((A, B), (B, A)):
+        refused = made.admit(InboundDraft(agent, peer, "urn:x", {}, "allow", "allowed"), 1.0)
+        assert (refused.decision, refused.reason) == ("deny", "quarantined")
+    assert (
+        made.judge(ActionDraft(B, "tool_call", "urn:x", {}, "allow", "allowed", []), "w", 1.0).draft.decision == "allow"
+    )
+    await world.ledger.close()
+
+
+async def test_other_bindings_say_what_calls_for_it(world: World, authority: Any) -> None:
+    made = authority()
+    assert quarantining(bound()) == {("urn:p", "trap")}
+    made.put_in_force(bound("audit"))
+    made.take(entry("trap"), 3, 1.0)
+    assert A not in world.quarantine
+    await world.ledger.close()
