@@ -21,6 +21,7 @@ from wsproto.frame_protocol import CloseReason
 from ..bindings.facts import Classified
 from ..bindings.model import ActionType, Decision, Verdict
 from ..bindings.policy import Policy
+from ..engine.problem import Problem
 from ..engine.websocket_layer import Batch, Message
 from ..evidence.entry import OutcomeDraft, Receipt
 from ..formats import strict_json
@@ -35,6 +36,7 @@ from .upgrade import problem_with_grant
 log = logging.getLogger(__name__)
 
 NOT_PASSED_ON = "the connection was closed before it was passed on"
+_BLANK = b" \t\r\n\f\v\x00\xef\xbb\xbf"  # what lenient readers of JSON may skip
 Judged = tuple[Message, Classified, Decision]
 
 
@@ -101,9 +103,10 @@ class WebSocket:
         policy = self._policy()
         reads = policy.reads_of(exchange.agent_id, ActionType.WEBSOCKET_MESSAGE)
         for message in batch.messages:
-            action = _classified(exchange, message, reads)
-            if message.problem is not None:
-                decision = Decision(Verdict.DENY, message.problem.reason, (), message.problem.text)
+            problem = message.problem or (_unreadable(message) if reads else None)
+            action = _classified(exchange, message, reads and problem is None)
+            if problem is not None:
+                decision = Decision(Verdict.DENY, problem.reason, (), problem.text)
             else:
                 decision = policy.judge(as_action(exchange, action))
             yield message, action, decision
@@ -169,7 +172,7 @@ def _classified(exchange: Exchange, message: Message, reads: bool) -> Classified
         parameters["digest"] = tally.digest()
     if message.opcode == "close":
         parameters["close_code"] = int(message.code or CloseReason.NO_STATUS_RCVD)
-    content = _content(message) if reads and message.problem is None else None
+    content = _content(message) if reads else None
     return Classified(ActionType.WEBSOCKET_MESSAGE, exchange.classified[0].target, parameters, content=content)
 
 
@@ -182,6 +185,17 @@ def _content(message: Message) -> dict[str, Any]:
     with contextlib.suppress(FormatError):
         content["json"] = strict_json.loads(message.content)
     return content
+
+
+def _unreadable(message: Message) -> Problem | None:
+    """Text that some servers take for JSON and read in different ways."""
+    if message.opcode != "text" or message.content.lstrip(_BLANK)[:1] not in (b"{", b"["):
+        return None
+    try:
+        strict_json.loads(message.content)
+    except FormatError as e:
+        return Problem("unparsable_body", f"the message cannot be judged: {e}"[:300])
+    return None
 
 
 def _refused(decision: Decision, answer: Receipt | LictorError) -> str:

@@ -93,7 +93,7 @@ FRAMES = {
     "JSON that is not what it must be": Sent(frame(TEXT, b'{"op": "drop"}'), 1008, "schema_violated", "/typed/x"),
     "text that is no JSON where JSON is asked for": Sent(frame(TEXT, b"op"), 1008, "parameter_missing", "/typed/x"),
     "binary where JSON is asked for": Sent(frame(BINARY, b"{}"), 1008, "parameter_missing", "/typed/x"),
-    "JSON with a key twice": Sent(frame(TEXT, b'{"op":"list","op":"drop"}'), 1008, "parameter_missing", "/typed/x"),
+    "JSON with a key twice": Sent(frame(TEXT, b'{"op":"list","op":"drop"}'), 1008, "unparsable_body", "/typed/x"),
     "a frame without a mask": Sent(frame(TEXT, b"hello", masked=False), 1002, "bad_frame"),
     "a compressed frame": Sent(frame(TEXT, b"\xcaH\xcd\xc9\xc9\x07\x00", rsv=4), 1002, "bad_frame"),
     "a reserved opcode": Sent(frame(3, b"x"), 1002, "bad_frame"),
