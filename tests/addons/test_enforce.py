@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ FORBIDDEN = {**CALL, "id": 2, "params": {"name": "drop"}}
 SEND = {"jsonrpc": "2.0", "id": 3, "method": "SendMessage", "params": {"message": {}}}
 
 
-def policy() -> Policy:
+def policy(tools: str = "deny") -> Policy:
     allow = {
         "tool_call": [MCP, f"{MCP}#tools/add"],
         "http_request": ["https://api.example/open/**", "http://api.example/open/**"],
@@ -51,6 +52,7 @@ def policy() -> Policy:
                 "behavior_id": type_,
                 "observable_actions": [type_],
                 "compliance_criteria": {"type": "allowlist", "values": values},
+                "on_violation": tools if type_ == "tool_call" else "deny",
             }
             for type_, values in allow.items()
         ],
@@ -368,6 +370,54 @@ class TestBodies:
     async def test_refusal_has_the_callers_id(self, way: Way) -> None:
         flow = await way.post("/mcp", FORBIDDEN)
         assert (told(flow)["id"], told(flow)["error"]["data"]["reason"]) == (2, "not_in_allowlist")
+
+
+class TestHeld:
+    """The worker's verdict is to hold; the receipt says what became of it."""
+
+    @pytest.fixture
+    def decide(self, way: Way) -> Callable[[str], None]:
+        def decide(decision: str) -> None:
+            way.policy = policy("hold")
+
+            def answer(draft: Any) -> Receipt:
+                held = draft.decision == "hold"
+                reason = {"allow": "approved", "deny": "hold_denied"}[decision] if held else draft.reason
+                seq = len(way.control.drafts) - 1
+                return Receipt(seq, 1.0, decision if held else draft.decision, reason, "w", "n", detail="not today")
+
+            way.control.answer = answer  # type: ignore[method-assign]
+
+        return decide
+
+    async def test_approved(self, way: Way, decide: Callable[[str], None]) -> None:
+        decide("allow")
+        assert permitted(await way.post("/mcp", FORBIDDEN))
+        assert [(d.decision, d.reason) for d in way.control.drafts] == [("hold", "not_in_allowlist")]
+
+    async def test_denied(self, way: Way, decide: Callable[[str], None]) -> None:
+        decide("deny")
+        flow = await way.post("/mcp", FORBIDDEN)
+        assert not permitted(flow)
+        [said] = [told(flow)] if isinstance(told(flow), dict) else told(flow)
+        data = said["error"]["data"]
+        assert (data["reason"], data["detail"], data["behavior_id"]) == ("hold_denied", "not today", "tool_call")
+
+    @pytest.mark.parametrize("decision", ["allow", "deny"])
+    async def test_a_batch_waits_for_all_of_its_members(
+        self, way: Way, decide: Callable[[str], None], decision: str
+    ) -> None:
+        decide(decision)
+        flow = await way.post("/mcp", [CALL, FORBIDDEN])
+        assert [d.decision for d in way.control.drafts] == ["allow", "hold"]
+        assert permitted(flow) is (decision == "allow")
+        errors = [(draft.outcome_of, draft.outcome["error"]) for draft in way.control.outcomes]
+        assert errors == ([] if decision == "allow" else [(0, "batch_member_denied")])
+
+    async def test_what_would_be_denied_in_a_batch_is_not_held(self, way: Way) -> None:
+        way.policy = policy("hold").with_quarantined({AGENT})
+        await way.post("/mcp", [CALL, FORBIDDEN])
+        assert [(d.decision, d.reason) for d in way.control.drafts] == [("deny", "quarantined")] * 2
 
 
 class TestBatches:

@@ -10,14 +10,14 @@ from flows import FakeControl, make_flow
 from mitmproxy import connection, http
 from mitmproxy import flow as mitm_flow
 
-from lictor.addons.exchange import Exchange, attach
-from lictor.addons.open_exchanges import POLICY_CHANGED, OpenExchanges
+from lictor.addons.exchange import Exchange, attach, exchange_of
+from lictor.addons.open_exchanges import CALLER_GONE, POLICY_CHANGED, OpenExchanges
 from lictor.addons.outcome import Outcome
 from lictor.addons.settling import permit
 from lictor.bindings.catalog import Catalog
 from lictor.bindings.classification import Classified
 from lictor.bindings.model import ActionType
-from lictor.bindings.policy import Policy
+from lictor.bindings.policy import QUARANTINED, Policy
 from lictor.bindings.schema import load_binding
 from lictor.evidence.entry import Receipt
 
@@ -157,3 +157,71 @@ def test_what_has_ended_is_forgotten(world: World) -> None:
     assert len(world.open) == 0
     world.change(Policy((), Catalog(())))
     assert world.cut == []
+
+
+class TestHeld:
+    """Exchanges that wait for a person's decision."""
+
+    def hold(self, world: World, *seqs: int, target: str = "urn:test:one") -> tuple[http.HTTPFlow, Exchange]:
+        flow = make_flow()
+        exchange = Exchange(AGENT, False, "https", "api.example", 443, "/", "")
+        exchange.classified = (Classified(ActionType.TOOL_CALL, target),)
+        for seq in seqs:
+            world.open.hold(flow, exchange, seq)
+        return flow, exchange
+
+    def test_a_client_that_goes_away_takes_back_what_it_asked_for(self, world: World) -> None:
+        flow, _ = self.hold(world, 3, 4)
+        self.hold(world, 5)
+        world.open.client_disconnected(flow.client_conn)
+        assert world.control.withdrawn == [(3, CALLER_GONE), (4, CALLER_GONE)]
+        world.open.client_disconnected(flow.client_conn)
+        assert len(world.control.withdrawn) == 2
+
+    def test_a_client_that_is_gone_already(self, world: World) -> None:
+        flow, exchange = self.hold(world)
+        flow.client_conn.state = connection.ConnectionState.CLOSED
+        world.open.hold(flow, exchange, 3)
+        assert world.control.withdrawn == [(3, CALLER_GONE)]
+
+    def test_what_was_decided_is_not_taken_back(self, world: World) -> None:
+        flow, exchange = self.hold(world, 3)
+        world.open.decided(exchange)
+        world.open.client_disconnected(flow.client_conn)
+        assert world.control.withdrawn == []
+
+    @pytest.mark.parametrize(
+        ("made", "withdrawn"),
+        [
+            (policy(allow("urn:test:nothing", on_violation="hold")), []),
+            (BOTH, []),
+            (policy(allow("urn:test:nothing")), [(3, POLICY_CHANGED)]),
+            (policy(allow("urn:test:one")).with_quarantined({AGENT}), [(3, QUARANTINED)]),
+        ],
+        ids=["held still", "allowed", "denied", "quarantined"],
+    )
+    def test_other_rules_are_asked(self, world: World, made: Policy, withdrawn: list[tuple[int, str]]) -> None:
+        self.hold(world, 3)
+        world.change(made)
+        assert world.control.withdrawn == withdrawn
+
+
+@pytest.mark.parametrize("reason", ["approved", "approved_always", "allowed"])
+def test_what_would_be_held_by_now_ends_unless_a_person_let_it_out(world: World, reason: str) -> None:
+    flow = world.let_out("urn:test:one")
+    exchange = exchange_of(flow)
+    assert exchange is not None
+    exchange.receipts = (Receipt(7, 1.0, "allow", reason, "w", "n"),)
+    world.change(policy(allow("urn:test:nothing", on_violation="hold")))
+    assert world.cut == ([] if reason.startswith("approved") else [flow.client_conn])
+
+
+def test_a_quarantined_agent_is_ended_on_both_sides(world: World) -> None:
+    mine, called, other = world.let_out("urn:test:one"), world.let_out("urn:test:one"), world.let_out("urn:test:one")
+    for flow, agent, callee in ((mine, "urn:x:bad", ""), (called, AGENT, "urn:x:bad"), (other, AGENT, "urn:x:good")):
+        exchange = exchange_of(flow)
+        assert exchange is not None
+        exchange.agent_id, exchange.callee = agent, callee
+    world.change(BOTH.with_quarantined({"urn:x:bad"}))
+    assert world.cut == [mine.client_conn, called.client_conn]
+    assert world.errors(mine, called) == [QUARANTINED] * 2
