@@ -35,7 +35,7 @@ from .request_ids import RequestIds, ids_of
 from .tool_watch import ToolWatch
 
 Hooked = Awaitable[None] | None
-ERROR_STATUS = 400
+SUCCESS = range(200, 300)
 _PLAIN_EVENT = re.compile(rb"(?:(?:data|event|id|retry)?:[^\r\n\x00\x0b\x0c\x1c-\x1e]*\r?\n)+(?:\r?\n)+|(?:\r?\n)+")
 _LINE_END_TO_SOME = re.compile(rb"\xc2\x85|\xe2\x80[\xa8\xa9]")
 
@@ -80,7 +80,7 @@ class Answers:
             response.stream = Gate()
         elif "json" in media:
             reading.whole = True
-        elif response.status_code < ERROR_STATUS and flow.request.method in ("GET", "POST"):
+        elif response.status_code in SUCCESS and flow.request.method in ("GET", "POST"):
             response.stream = Gate()
         else:
             exchange.reading = None
@@ -143,7 +143,7 @@ class Answers:
             messages, batch = mcp_answers.read_messages(content)
             read = await self._read(flow, exchange, messages)
         except LictorError as e:
-            if response.status_code < ERROR_STATUS:
+            if response.status_code in SUCCESS:
                 self._refuse(flow, exchange, getattr(e, "reason", "monitor_error"), str(e))
             return
         if read != messages:

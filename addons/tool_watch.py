@@ -20,7 +20,8 @@ from ..bindings.target import Target
 from ..formats import base64url
 
 MAX_LISTED = 256
-"""Tools of one list whose digests are kept; of a target with pins no more are shown."""
+MAX_NAME = 128
+"""Tools of one target whose digests are kept, and the characters that a name may have for that (MCP allows no more)."""
 NOT_APPROVED = "tool_not_approved"
 CHANGED = "tool_changed"
 _HINTS = {
@@ -49,7 +50,8 @@ class ToolWatch:
         digests = _digests(tools)
         text = json.dumps(digests, sort_keys=True, separators=(",", ":")).encode()
         said: dict[str, object] = {"tools_digest": base64url.encode(hashlib.sha256(text).digest())}
-        known = {name: digest for name, digest in list(digests.items())[:MAX_LISTED] if digest}
+        named = [(name, digest) for name, digest in digests.items() if digest and len(name) <= MAX_NAME]
+        known = dict(named[:MAX_LISTED])
         # A list may come in pages, so what is not in this one stays as it was.
         before = self._listed.get(target.urn, {})
         if any(before.get(name) != digest for name, digest in known.items()):

@@ -104,7 +104,7 @@ def content_of(message: Mapping[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"rpc_method": method}
     if method == "tools/call" and isinstance(params, dict):
         return content | ({"arguments": params["arguments"]} if "arguments" in params else {})
-    return content | ({"params": params} if "params" in message else {})
+    return content | {name: message[name] for name in ("params", "result") if name in message}
 
 
 def _fragment(message: dict[str, Any]) -> str:

@@ -184,7 +184,8 @@ def test_other_answers_are_not_touched(target: Target | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "status", "read"), [("POST", 200, True), ("DELETE", 200, False), ("GET", 405, False)]
+    ("method", "status", "read"),
+    [("POST", 200, True), ("DELETE", 200, False), ("GET", 405, False), ("POST", 307, False)],
 )
 def test_what_is_no_json_and_no_stream(method: str, status: int, read: bool) -> None:
     reading = Reading(method=method)

@@ -86,6 +86,8 @@ def test_what_a_list_says_is_told_once_and_in_bounds() -> None:
     assert [list(tools) for tools in told.told] == [["add"], ["sub x"]]
     told.hidden(*({"name": str(n)} for n in range(2 * MAX_LISTED)))
     assert len(told.told[-1]) == MAX_LISTED
+    told.hidden({"name": "x" * 129})
+    assert len(told.told) == 3, "a name that no client takes is not kept, and not told again and again"
 
 
 def test_what_another_worker_has_seen_counts() -> None:

@@ -47,6 +47,7 @@ def content(facts: RequestFacts, reads: Reads = "body") -> dict[str, Any] | None
         (mcp(rpc("tools/call", name="add", arguments={"a": 1})), {"rpc_method": "tools/call", "arguments": {"a": 1}}),
         (mcp(rpc("tools/call", name="add")), {"rpc_method": "tools/call"}),
         (mcp(rpc("resources/read", uri="x:y")), {"rpc_method": "resources/read", "params": {"uri": "x:y"}}),
+        (mcp({"jsonrpc": "2.0", "id": 1, "result": {"a": 1}}), {"rpc_method": "", "result": {"a": 1}}),
         (request("b.example/", rpc("message/send", a=1)), {"rpc_method": "message/send", "params": {"a": 1}}),
         (request("b.example/v1/message:send", {"a": 1}), {"body": {"a": 1}}),
         (request("t.example/plain", [1, None]), {"body": [1, None]}),

@@ -31,6 +31,7 @@ def member(text: str, reason: str = "unparsable_body") -> Case:
 
 
 CALLED = json.dumps(CALL).encode()
+VERSION = "io.modelcontextprotocol/protocolVersion"
 JSON = {
     "not a number": member('"x": NaN'),
     "infinity": member('"x": -Infinity'),
@@ -135,6 +136,20 @@ TOOLS = {
     "notification that calls": Case(
         mcp({"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "drop_tables"}}), 403, "not_in_allowlist"
     ),
+    "resource with dot segments": message(
+        "ambiguous_uri", 400, method="resources/read", params={"uri": "file:///open/../etc/passwd"}
+    ),
+    "resource with dot segments, encoded twice": message(
+        "ambiguous_uri", 400, method="resources/read", params={"uri": "file:///open/%252e%252e/etc/passwd"}
+    ),
+    "resource that is subscribed to": message(
+        "not_in_allowlist", 403, method="resources/subscribe", params={"uri": "file:///etc/passwd"}
+    ),
+    "method of servers": message("method_not_supported", method="sampling/createMessage"),
+    "answer that nobody asked for": Case(mcp({"jsonrpc": "2.0", "id": 7, "result": {}}), 400, "unasked_answer"),
+    "answer in a batch that nobody asked for": Case(
+        mcp([CALL, {"jsonrpc": "2.0", "id": 7, "error": {"code": 1, "message": ""}}]), 400, "unasked_answer"
+    ),
     "method of its own": message("not_in_allowlist", 403, method="admin/reset"),
 }
 MIRRORS = {
@@ -144,6 +159,16 @@ MIRRORS = {
     "Mcp-Name in other letters": body(CALLED, "header_mismatch", 400, "Mcp-Name: Add"),
     "Mcp-Name in bad base64": body(CALLED, "header_mismatch", 400, "Mcp-Name: =?base64?YWRk=?="),
     "Mcp-Name in base64 of another": body(CALLED, "header_mismatch", 400, "Mcp-Name: =?base64?ZHJvcA==?="),
+    "Mcp-Param of no argument": body(CALLED, "header_mismatch", 400, "Mcp-Param-Region: eu"),
+    "protocol version twice": body(
+        CALLED, "header_mismatch", 400, "MCP-Protocol-Version: 2025-06-18", "MCP-Protocol-Version: 2026-07-28"
+    ),
+    "protocol version of another body": Case(
+        mcp({**CALL, "params": {"name": "add", "_meta": {VERSION: "2026-07-28"}}}, "MCP-Protocol-Version: 2025-06-18"),
+        400,
+        "header_mismatch",
+    ),
+    "session twice": body(CALLED, "header_mismatch", 400, "Mcp-Session-Id: a", "Mcp-Session-Id: a"),
     "Mcp-Method over a batch": Case(mcp([CALL, CALL], "Mcp-Method: tools/call"), 400, "header_mismatch"),
     "Mcp-Method on a GET": Case(over_tunnel("GET", "/mcp", "Mcp-Method: tools/call"), 400, "header_mismatch"),
     "method that MCP does not have": Case(over_tunnel("PUT", "/mcp", body=CALLED), 400, "method_not_supported"),
