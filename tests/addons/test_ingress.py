@@ -61,11 +61,11 @@ class Way:
         self.control, self.identify, self.examined = control, Peer(), dict[str, Any]()
         self.verdict = "allow"
         monkeypatch.setattr(module, "examine", self.examine)
-        policy = Policy([load_binding(json.dumps(binding).encode(), "test")], catalog_of(SETTINGS))
+        self.policy = Policy([load_binding(json.dumps(binding).encode(), "test")], catalog_of(SETTINGS))
         self.ingress = Ingress(
             Settings("spiffe://test.internal/monitor/b", 1000, b"salt"),
             SETTINGS,
-            lambda: policy,
+            lambda: self.policy,
             self.identify,  # type: ignore[arg-type]
             lambda *a: None,  # type: ignore[arg-type, return-value]
             control,
@@ -244,3 +244,27 @@ async def test_ends_before_it_was_judged(way: Way) -> None:
     await run(way.ingress.error(flow))
     assert [d.reason for d in way.control.drafts] == ["request_aborted"]
     assert way.control.finished == []
+
+
+@pytest.mark.parametrize("who", [AGENT, PEER])
+async def test_an_agent_in_quarantine_takes_no_work_and_hands_none_on(way: Way, who: str) -> None:
+    way.policy = way.policy.with_quarantined({who})
+    for flow in (await way.post(SEND), await way.send(incoming(path="/.well-known/agent-card.json"))):
+        assert not permitted(flow)
+        assert told(flow)["reason"] == "quarantined"
+    assert [d.decision for d in way.control.drafts] == ["deny", "deny"]
+
+
+@pytest.mark.parametrize("decision", ["allow", "deny"])
+async def test_a_delegation_may_be_held(way: Way, decision: str) -> None:
+    binding = json.loads(json.dumps(way.policy.bindings[0].document))
+    for behavior in binding["expected_behaviors"]:
+        behavior |= {"on_violation": "hold", "compliance_criteria": {"type": "allowlist", "values": []}}
+    way.policy = Policy([load_binding(json.dumps(binding).encode(), "test")], catalog_of(SETTINGS))
+    said = Receipt(0, 1.0, decision, "approved" if decision == "allow" else "hold_denied", "w", "n", ("node.b",))
+    way.control.answer = lambda draft: said  # type: ignore[method-assign]
+    flow = await way.post(SEND)
+    assert [(d.decision, d.reason) for d in way.control.inbound] == [("hold", "not_in_allowlist")]
+    assert permitted(flow) is (decision == "allow")
+    if decision == "deny":
+        assert told(flow)["reason"] == "hold_denied"

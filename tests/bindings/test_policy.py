@@ -3,6 +3,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from lictor.bindings.catalog import Catalog, Target
 from lictor.bindings.model import Action, ActionType, Behavior, Binding, Verdict
 from lictor.bindings.policy import Policy
@@ -269,3 +271,47 @@ def test_behaviors_with_a_memory_are_left_to_it() -> None:
     both = Policy([binding("p", limited, TOOLS)], CATALOG)
     assert judged(both, "tool_call", MCP.urn) == ("allow", "allowed", [("tools", "pass")])
     assert judged(both, "tool_call", "urn:x:y") == ("deny", "not_in_allowlist", [("tools", "fail")])
+
+
+@pytest.mark.parametrize(
+    ("effects", "verdict"),
+    [
+        (["hold"], "hold"),
+        (["flag", "hold"], "hold"),
+        (["hold", "flag"], "hold"),
+        (["hold", "deny"], "deny"),
+        (["deny", "hold"], "deny"),
+        (["quarantine"], "deny"),
+        (["hold", "quarantine"], "deny"),
+    ],
+)
+def test_the_gravest_effect_counts(effects: list[str], verdict: str) -> None:
+    behaviors = [behavior(effect, ["tool_call"], [], on_violation=effect) for effect in effects]
+    decision = Policy([binding("p", *behaviors)], CATALOG).judge(Action(ALICE, ActionType.TOOL_CALL, MCP.urn))
+    assert (decision.verdict, decision.reason) == (verdict, "not_in_allowlist")
+    assert decision.blamed is not None
+    gravest = next(one for one in effects if one == verdict or (one == "quarantine" and verdict == "deny"))
+    assert decision.blamed.behavior_id == gravest
+    assert (decision.allowed, decision.denied) == (False, verdict == "deny")
+
+
+def test_audit_holds_nothing_and_puts_nobody_in_quarantine() -> None:
+    behaviors = [behavior(effect, ["tool_call"], [], on_violation=effect) for effect in ("hold", "quarantine")]
+    policy = Policy([dataclasses.replace(binding("p", *behaviors), mode="audit")], CATALOG)
+    assert judged(policy, "tool_call", MCP.urn)[:2] == ("flag", "audit:not_in_allowlist")
+
+
+@pytest.mark.parametrize(("effect", "closed"), [("hold", False), ("quarantine", True)])
+def test_the_host_alone_decides_only_what_is_not_asked_about(effect: str, closed: bool) -> None:
+    web = behavior("web", ["http_request"], ["https://w.example/docs/**"], on_violation=effect)
+    decision = Policy([binding("p", web)], CATALOG).judge_authority(ALICE, "evil.example", 443)
+    assert (decision is not None) is closed
+
+
+def test_quarantine_denies_one_agent_everything() -> None:
+    policy = Policy([binding("p", TOOLS, WEB)], CATALOG).with_quarantined({ALICE})
+    assert judged(policy, "tool_call", MCP.urn) == ("deny", "quarantined", [])
+    assert judged(policy, "tool_call", MCP.urn, BOB)[0] == "allow"
+    for agent, closed in ((ALICE, True), (BOB, False)):
+        assert (policy.judge_authority(agent, "w.example", 443) is not None) is closed
+    assert judged(policy.with_quarantined(()), "tool_call", MCP.urn)[0] == "allow"

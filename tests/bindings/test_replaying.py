@@ -268,3 +268,42 @@ def test_the_same_bindings_change_nothing(
         book.take(made, seq, NOON + seq)
         assert replay.take(made, seq) is None
     assert replay.judged == len(done)
+
+
+def held(target: str, of: int, decision: str = "allow") -> dict[str, Any]:
+    """The entry that says what became of a held action."""
+    return entry(target, decision, decision_of=of, reason="approved" if decision == "allow" else "hold_denied")
+
+
+HELD = entry(X, "hold")
+
+
+@pytest.mark.parametrize(
+    ("behaviors", "expected"),
+    [
+        ([allow(X)], [(0, "hold", "allow", "allowed")]),
+        ([allow(Y, on_violation="hold")], []),
+        ([allow(Y)], [(0, "hold", "deny", "not_in_allowlist")]),
+        ([allow(Y, on_violation="quarantine")], [(0, "hold", "deny", "not_in_allowlist")]),
+        ([allow(Y, on_violation="hold"), allow(Y, name="b")], [(0, "hold", "deny", "not_in_allowlist")]),
+    ],
+)
+def test_what_was_held(behaviors: list[dict[str, Any]], expected: list[Any]) -> None:
+    assert shown(replayed([HELD, held(X, 0), outcome(0, 5)], *behaviors)[1]) == expected
+
+
+def test_what_would_be_held() -> None:
+    changes = replayed([entry(X)], allow(Y, on_violation="hold"))[1]
+    assert shown(changes) == [(0, "allow", "hold", "not_in_allowlist")]
+
+
+@pytest.mark.parametrize(("decision", "second"), [("allow", "deny"), ("deny", "allow")])
+def test_what_was_held_counts_if_it_was_let_out(decision: str, second: str) -> None:
+    behaviors = [criteria("rate", limit=1, period_s=60), allow(Y, on_violation="hold")]
+    replay, _ = replayed([HELD, held(X, 0, decision), entry(Y)], *behaviors)
+    assert replay.changed == ({"allow to deny": 1} if second == "deny" else {})
+
+
+def test_a_decision_that_cannot_be_read() -> None:
+    replay, _ = replayed([{**held(X, 0), "decision_of": "0"}], allow(X))
+    assert replay.not_judged == {"malformed": 1}

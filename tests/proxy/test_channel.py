@@ -302,3 +302,42 @@ class TestRuns:
         await one.client.record_action(replace(DRAFT, action_parameters={"x": float("nan")}), answers.append)
         assert isinstance(answers[0], ControlError)
         assert not one.client.busy
+
+
+async def test_what_is_held_waits_for_as_long_as_it_takes(ends: Any) -> None:
+    one = await ends(timeout=0.05)
+    answers, held = list[Any](), list[int]()
+    waiting = one.client.record_action(DRAFT, answers.append, held.append)
+    await one.has(1)
+    one.control.send([one.got[0][0], None, 7])
+    await asyncio.sleep(0.2)
+    assert (held, answers, one.client.busy) == ([7], [], False)
+    one.control.send([one.got[0][0], True, {**receipt(7), "reason": "approved"}])
+    await waiting
+    assert [(answer.seq, answer.reason) for answer in answers] == [(7, "approved")]
+    one.client.withdraw(7, "caller_gone")
+    await one.has(2)
+    assert one.got[1] == [0, "withdraw", [7, "caller_gone"]]
+
+
+async def test_what_is_held_too_late_is_withdrawn(ends: Any) -> None:
+    """It was refused already, so nobody waits for the decision."""
+    one = await ends(timeout=0.05)
+    await refused(one.client)
+    one.control.send([one.got[0][0], None, 7])
+    await one.has(2)
+    assert one.got[1] == [0, "withdraw", [7, "caller_gone"]]
+
+
+async def test_what_is_held_takes_no_room_and_ends_with_the_control_process(ends: Any) -> None:
+    one = await ends(timeout=5, limit=1)
+    answers = list[Any]()
+    waiting = [one.client.record_action(DRAFT, answers.append)]
+    await one.has(1)
+    one.control.send([one.got[0][0], None, 7])
+    await asyncio.sleep(0.05)
+    waiting.append(one.client.record_action(DRAFT, answers.append))
+    await one.has(2)
+    one.control.close()
+    await asyncio.gather(*waiting)
+    assert [str(answer) for answer in answers] == ["the control process is gone"] * 2
