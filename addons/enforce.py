@@ -124,7 +124,7 @@ class Enforce:
             if problem is not None:
                 raise NameRefused(problem.reason, problem.text)
             check_head(request)
-            path, query = parse_origin_form(request.path)
+            path, query = parse_origin_form(request.path, empty_segments=True)
             host, port = same_name(request, self._guard.tunnel(flow.client_conn), flow.client_conn.sni)
             upgrade = read_upgrade(request)
         except (NameRefused, FormatError) as e:

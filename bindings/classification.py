@@ -10,6 +10,7 @@ message `rpc_method` and `arguments` or `params`), else the `body`, which must b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,8 @@ from .protocols import PROTOCOLS
 from .query import read_query
 from .target import Target
 
+_SLASHES = re.compile("/{2,}")
+
 
 def needs_body(target: Target | None, method: str, reads: Reads = "target") -> bool:
     """Must the whole body be read before this request can be classified, and judged by what `reads` so much of it?"""
@@ -30,12 +33,23 @@ def needs_body(target: Target | None, method: str, reads: Reads = "target") -> b
 
 
 def find_target(catalog: Catalog, facts: RequestFacts) -> Target | None:
-    """The catalog's target of a request. Raises Unclassifiable if it depends on how the server reads `%2F`."""
+    """The catalog's target of a request. Raises Unclassifiable if it depends on how the server reads `%2F` or `//`.
+
+    A path with empty segments is let through only to a target of protocol `http`: of what is in no catalog, and of what
+    other protocols do, the path itself decides what it is.
+    """
     target = catalog.find(facts.scheme, facts.host, facts.port, facts.path)
     if "%2F" in facts.path:
         other = catalog.find(facts.scheme, facts.host, facts.port, facts.path.replace("%2F", "/"))
         if other is not target:
             raise Unclassifiable("ambiguous_path", "whether %2F separates decides which target this is")
+    separated = facts.path.replace("%2F", "/")
+    if "//" in separated:
+        if target is None or target.protocol != "http":
+            raise Unclassifiable("ambiguous_path", "only http targets of the catalog take a path with an empty segment")
+        for path in (facts.path, separated):
+            if catalog.find(facts.scheme, facts.host, facts.port, _SLASHES.sub("/", path)) is not target:
+                raise Unclassifiable("ambiguous_path", "whether // is / decides which target this is")
     return target
 
 

@@ -87,18 +87,20 @@ def parse_authority(text: str, default_port: int | None) -> tuple[Host, int]:
     return parse_host(host), int(rest[1:])
 
 
-def parse_path(text: str) -> str:
+def parse_path(text: str, empty_segments: bool = False) -> str:
     """The canonical form of a URL path: every octet that may stand raw does, every other is %XX in upper case.
 
     `%2F` stays as it is, since servers differ on whether it separates; neither reading may hold a dot segment or an
-    empty segment. Raises FormatError for those, and for backslashes, control characters, and text that is not UTF-8 or
-    is encoded twice.
+    empty segment, unless `empty_segments` lets those stand that are not the first: then it is for the caller to see
+    that it makes no difference whether a server drops them. Raises FormatError for those, and for backslashes, control
+    characters, and text that is not UTF-8 or is encoded twice.
     """
     if 0 < len(text) <= MAX_URL and _SIMPLE_PATH.fullmatch(text):
         return text
     if len(text) > MAX_URL or not _PATH.fullmatch(text):
         _refuse("a path", text, "expected an absolute path of at most 8192 characters as RFC 3986 writes it")
-    if "//" in text.replace("%2F", "/").replace("%2f", "/"):
+    separated = text.replace("%2F", "/").replace("%2f", "/")
+    if "//" in separated and (not empty_segments or separated.startswith("//")):
         _refuse("a path", text, "it has an empty segment")
     octets = [unquote_to_bytes(part) for part in re.split("%2[Ff]", text)]
     if any(_STILL_ENCODED.search(part) for part in octets):
@@ -113,12 +115,12 @@ def parse_path(text: str) -> str:
         _refuse("a path", text, "it is not UTF-8")
 
 
-def parse_origin_form(text: str) -> tuple[str, str]:
+def parse_origin_form(text: str, empty_segments: bool = False) -> tuple[str, str]:
     """Canonical path and query (as it came, without `?`) of a request target in origin form. Raises FormatError."""
     path, _, query = text.partition("?")
     if not _QUERY.fullmatch(query):
         _refuse("a request target", text, "its query holds a character that a URL cannot")
-    return parse_path(path), query
+    return parse_path(path, empty_segments), query
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,40 @@ def test_an_encoded_slash_must_not_decide_the_target() -> None:
     assert found.urn == "urn:example:all"
 
 
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("store/a//b", "urn:example:store"),
+        ("store/https://other.example/x", "urn:example:store"),
+        ("store/a/%2F/b", "urn:example:store"),
+        ("store//private/x", None),
+        ("store/%2Fprivate/x", None),
+        ("store//api", None),
+        ("plain//x", None),
+        ("api//x", None),
+    ],
+)
+def test_empty_segments_must_not_decide_the_target(path: str, found: str | None) -> None:
+    """They lead to what is judged by its name, where it makes no difference whether the server drops them."""
+    catalog = Catalog(
+        [
+            Target("urn:example:store", "data_source", ("https://t.example/store/**",)),
+            Target("urn:example:private", "data_source", ("https://t.example/store/private/**",)),
+            Target("urn:example:exact", "data_source", ("https://t.example/store/api",)),
+            Target("urn:example:mcp", "tool", ("https://t.example/api/**",), "mcp"),
+        ]
+    )
+    facts = request(f"t.example/{path}", method="GET")
+    if found is None:
+        with pytest.raises(Unclassifiable) as caught:
+            find_target(catalog, facts)
+        assert caught.value.reason == "ambiguous_path"
+    else:
+        target = find_target(catalog, facts)
+        assert target is not None
+        assert target.urn == found
+
+
 def content(facts: RequestFacts, reads: Reads = "body") -> dict[str, Any] | None:
     (action,) = classify(CATALOG, facts, reads)
     return action.content

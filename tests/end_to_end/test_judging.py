@@ -133,6 +133,19 @@ def test_allowed(place: Place) -> None:
     assert place.known.requests[-3][3] == b"abc"
 
 
+def test_empty_segments(place: Place) -> None:
+    """Object stores have them in names. They arrive as they are, and only where the target is the same without them."""
+    with Wire(place.monitor) as wire:
+        wire.tunnel(place.at)
+        assert wire.request("GET", "/data/a//b/https://x/").status == 200
+        assert place.known.requests[-1][1] == "/data/a//b/https://x/"
+        seen = place.seen
+        for path in ("/open//x", "/mcp//x", "/open/%2Fx", "//data/x"):
+            answer = wire.request("GET", path)
+            assert (answer.status, answer.json()["reason"]) in ((400, "ambiguous_path"), (400, "doubtful_name")), path
+    assert place.seen == seen
+
+
 def test_one_upstream_connection_serves_a_whole_tunnel(place: Place) -> None:
     before = place.known.connections
     with Wire(place.monitor) as wire:

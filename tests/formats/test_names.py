@@ -156,6 +156,26 @@ def test_doubtful_authority_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "path"),
     [
+        ("/a//b", "/a//b"),
+        ("/a/%2fb//", "/a/%2Fb//"),
+        ("/proxy/https://x.example/%61", "/proxy/https://x.example/a"),
+        ("//a", None),
+        ("/%2Fa", None),
+        ("/a//../b", None),
+        ("/a//%2e/b", None),
+    ],
+)
+def test_empty_segments_where_the_caller_takes_care_of_them(text: str, path: str | None) -> None:
+    if path is None:
+        with pytest.raises(FormatError):
+            parse_path(text, empty_segments=True)
+    else:
+        assert parse_path(text, empty_segments=True) == path
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
         ("/", "/"),
         ("/a/b/", "/a/b/"),
         ("/.well-known/agent-card.json", "/.well-known/agent-card.json"),
