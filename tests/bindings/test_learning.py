@@ -231,3 +231,11 @@ def test_a_draft_allows_what_was_seen_and_only_what_is_stated_beyond(
             assert url in seen or (generalise and is_from(url, seen, generalise)), url
         assert not allowed(url, B)
     assert {finding.kind for finding in lint([binding])} <= set()
+
+
+@pytest.mark.parametrize(("decision", "learns"), [("allow", True), ("deny", False)])
+def test_of_what_was_held_the_decision_is_learned(decision: str, learns: bool) -> None:
+    of = entry(f"{H}/held", decision, decision_of=1, behaviors=[{"behavior_id": "b", "result": "approved"}])
+    learner, binding = learned([entry(f"{H}/a"), entry(f"{H}/held", "hold"), of])
+    assert binding.behaviors[0].criteria["values"] == [f"{H}/a", *([f"{H}/held"] if learns else [])]
+    assert learner.left_out == ({} if learns else {"denied": 1})

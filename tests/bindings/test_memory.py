@@ -155,3 +155,12 @@ def test_what_was_let_out_makes_the_same_memories_again(steps: list[tuple[float,
             live.took(happening)
             live.ended(happening, Used(size))
             log.append((happening, size))
+
+
+def test_what_has_a_memory_may_hold_too() -> None:
+    memories = Memories([bound("a", rate("flag", 1, on_violation="flag"), rate("hold", 1, on_violation="hold"))])
+    memories.took(call(1.0))
+    said = memories.judge(call(2.0))
+    assert said is not None
+    assert said.blamed is not None
+    assert (said.verdict, said.blamed.behavior_id) == (Verdict.HOLD, "hold")

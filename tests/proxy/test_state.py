@@ -15,7 +15,7 @@ from remembering import PEER, TOOL, A, Monitor, bound, draft, rate
 from lictor.bindings.criteria.rate import RateMemory
 from lictor.bindings.model import Binding
 from lictor.bindings.schema import load_binding
-from lictor.evidence.entry import InboundDraft, OutcomeDraft
+from lictor.evidence.entry import InboundDraft, OutcomeDraft, Resolution
 from lictor.evidence.sqlite_store import SqliteReader
 from lictor.formats import base64url
 from lictor.proxy import state as module
@@ -321,3 +321,50 @@ async def test_an_error_in_a_memory_lets_nothing_out(monitor: Monitor, monkeypat
     assert [e["reason"] for e in monitor.entries()] == ["monitor_error"]
     assert (await monitor.act())[0] == "allow"
     await monitor.ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("worker", "memory", "decision"),
+    [
+        ("allow", "hold", "hold"),
+        ("flag", "hold", "hold"),
+        ("hold", "flag", "hold"),
+        ("hold", "hold", "hold"),
+        ("hold", "deny", "deny"),
+        ("deny", "hold", "deny"),
+    ],
+)
+async def test_the_gravest_of_worker_and_memories_counts(
+    monitor: Monitor, worker: str, memory: str, decision: str
+) -> None:
+    monitor.start(bound(rate(1), on_violation=memory))
+    await monitor.act()
+    judged = monitor.state.judge(draft(decision=worker, reason="of the worker"), "w", monitor.ledger.now()).draft
+    mine = worker == decision and worker != "deny"
+    assert (judged.decision, judged.reason) == (
+        decision,
+        "of the worker" if mine or worker == "deny" else "rate_exceeded",
+    )
+    await monitor.ledger.close()
+
+
+async def test_what_was_held_counts_from_when_it_goes_out(monitor: Monitor) -> None:
+    """And again after a restart: one out of two that wait at once."""
+    said = {"policy_id": "urn:q", "version": "1", "binding": "d", "behavior_id": "ask", "result": "fail"}
+    for again in range(2):
+        monitor.start(bound(rate(1)))
+        tasks = [
+            asyncio.ensure_future(
+                monitor.recorder.record_action(draft(decision="hold", reason="not_in_allowlist", behaviors=[said]))
+            )
+            for _ in range(2)
+        ]
+        await asyncio.sleep(0)
+        holds = monitor.recorder._holds
+        async with asyncio.timeout(10):
+            while len(holds.waiting()) < 2 - 2 * again:
+                await asyncio.sleep(0.005)
+        holds.resolve_all(lambda one: True, Resolution(True, "approved", "user:me"))
+        reasons = sorted([(await task).reason for task in tasks])
+        assert reasons == (["approved", "rate_exceeded"] if not again else ["rate_exceeded"] * 2)
+        await monitor.ledger.close()
