@@ -133,6 +133,51 @@ def test_allowed(place: Place) -> None:
     assert place.known.requests[-3][3] == b"abc"
 
 
+@pytest.mark.parametrize(
+    ("sent", "length", "statuses", "arrives"),
+    [(CALL, None, [100, 200], True), (FORBIDDEN, None, [100, 403], False), (CALL, 70_000, [413], False)],
+    ids=["allowed", "forbidden", "announced as too large"],
+)
+def test_expect_100_continue_where_the_body_is_judged(
+    place: Place, sent: Any, length: int | None, statuses: list[int], arrives: bool
+) -> None:
+    """The body must be read, so it is asked for; nothing of what is refused arrives."""
+    body, seen = json.dumps(sent).encode(), len(place.known.requests)
+    fields = ("Content-Type: application/json", f"Content-Length: {length or len(body)}", "Expect: 100-continue")
+    with Wire(place.monitor) as wire:
+        wire.tunnel(place.at).send(head("POST", "/mcp", f"Host: {place.at}", *fields))
+        got = [wire.read_head()[0]]
+        if got == [100]:
+            wire.send(body)
+            got.append(wire.read_answer().status)
+    assert got == statuses
+    assert len(place.known.requests) - seen == arrives
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "status", "stays"),
+    [
+        ("1.0", ["Host: HERE"], 200, False),
+        ("1.0", ["Host: HERE", "Connection: keep-alive"], 200, True),
+        ("1.0", [], 400, False),
+        ("1.1", ["Host: HERE", "Connection: close"], 200, False),
+        ("1.1", ["Host: HERE", "Connection: keep-alive"], 200, True),
+    ],
+)
+def test_old_and_plain_clients(place: Place, version: str, fields: list[str], status: int, stays: bool) -> None:
+    lines = [f"GET /open/x HTTP/{version}", *fields]
+    with Wire(place.monitor) as wire:
+        wire.tunnel(place.at).send("\r\n".join(lines).replace("HERE", place.at).encode() + b"\r\n\r\n")
+        answer = wire.read_answer()
+        assert answer.status == status
+        if status == 200:
+            assert answer.json() == {"path": "/open/x"}
+        if stays:
+            assert wire.request("GET", "/open/x").status == 200
+        elif status == 200:
+            assert wire.read_rest() == b""
+
+
 def test_empty_segments(place: Place) -> None:
     """Object stores have them in names. They arrive as they are, and only where the target is the same without them."""
     with Wire(place.monitor) as wire:
