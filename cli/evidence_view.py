@@ -93,6 +93,7 @@ def bet_table(one: Bet) -> Table:
     for item in one.details:
         result = str(item["result"])
         said = plain(f"{item.get('evaluated', '?')} evaluated, {item.get('violations', '?')} violations")
+        said += "".join(f", {plain(item[name])} {name}" for name in ("held", "approved") if name in item)
         table.add_row("behavior", Text.assemble((result, COLOURS.get(result, "")), f" {item['behavior_id']}: {said}"))
     return table
 
