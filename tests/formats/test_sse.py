@@ -80,6 +80,13 @@ def test_an_event_beyond_the_limit_is_refused(chunks: list[bytes]) -> None:
         events(*chunks)
 
 
+def test_an_event_without_end_is_refused_before_it_ends() -> None:
+    splitter = Splitter(LIMIT)
+    splitter.feed(b"x" * LIMIT)
+    with pytest.raises(FormatError):
+        splitter.feed(b"x")
+
+
 def test_many_events_may_be_larger_than_one() -> None:
     assert len(datas(b"data: a\n\n" * 1000)) == 1000
 
