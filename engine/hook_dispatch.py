@@ -128,8 +128,6 @@ class Dispatcher:
             data.response = _monitor_error()
             return
         data.error = flow.Error(flow.Error.KILLED_MESSAGE)  # flow.kill() without its guard
-        if isinstance(data, http.HTTPFlow) and data.websocket and data.websocket.messages:
-            data.websocket.messages[-1].drop()
         streamed = isinstance(data, http.HTTPFlow) and bool(data.request.stream)
         if name not in _KILL_IS_SEEN or (name == "request" and streamed):
             self._cut(data.client_conn)

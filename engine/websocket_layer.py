@@ -217,7 +217,7 @@ class JudgedWebSocket(layer.Layer):
         if judged:
             yield WebsocketMessagesHook(batch)
         for message in messages:
-            if not message.passes:
+            if message.problem is not None or not message.passes:
                 yield from self._refuse(message, batch.refusal)
                 break
             yield from self._pass_on(message)

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mitmproxy import connection, flow, http, websocket
+from mitmproxy import connection, flow, http
 from mitmproxy.exceptions import AddonHalt
 from mitmproxy.proxy import layer, server_hooks
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpRequestHook
 from mitmproxy.tls import TlsData
-from wsproto.frame_protocol import Opcode
 
+from lictor.engine import tunnel_layer, websocket_layer
 from lictor.engine.hook_dispatch import TIDYING, Dispatcher, hook_data
 
 
@@ -125,13 +125,16 @@ def test_a_failure_that_mitmproxy_does_not_look_for_cuts_the_connection(name: st
     assert cut == [checked.client_conn]
 
 
-def test_a_failure_over_a_websocket_message_drops_it() -> None:
+@pytest.mark.parametrize("kind", [websocket_layer.Batch, tunnel_layer.Tunnel])
+def test_a_failure_over_messages_or_a_tunnel(kind: Any) -> None:
+    message = websocket_layer.Message(True, "text", b"secret")
     checked, cut = http_flow(), Cut()
-    checked.websocket = websocket.WebSocketData()
-    checked.websocket.messages.append(websocket.WebSocketMessage(Opcode.TEXT, True, b"secret"))
-    Dispatcher([addon(websocket_message=broken)], cut).run("websocket_message", checked)
-    assert checked.websocket.messages[-1].dropped
+    data = kind(
+        SimpleNamespace(client=checked.client_conn), checked, *([[message]] if kind.__name__ == "Batch" else [])
+    )
+    Dispatcher([addon(some_hook=broken)], cut).run("some_hook", data)
     assert cut == [checked.client_conn]
+    assert message.passes is False
 
 
 def test_a_failure_over_a_server_connection() -> None:
