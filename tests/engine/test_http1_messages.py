@@ -1,0 +1,63 @@
+"""Bodies and trailers of HTTP/1. Messages that come from or go to HTTP/2: test_http2_streams.py."""
+
+from __future__ import annotations
+
+import pytest
+from middle import HTTP1, HTTP2, Client2, Middle, request1
+
+from lictor.engine.http1_messages import MAX_LINES, kept_trailers
+
+CHUNKED = b"POST /x HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+UNFINISHED = {
+    "trailers without end": b"0\r\n" + b"x-a: b\r\n" * (MAX_LINES // 8 + 1),
+    "a chunk's head without end": b"5;" + b"x" * (MAX_LINES + 1),
+}
+
+
+@pytest.mark.parametrize("name", UNFINISHED)
+@pytest.mark.parametrize("side", ["request", "response"])
+def test_lines_of_a_body_have_a_bound(monkeypatch: pytest.MonkeyPatch, name: str, side: str) -> None:
+    middle = Middle(monkeypatch, HTTP1, HTTP1)
+    if side == "request":
+        middle.send(middle.client, CHUNKED + UNFINISHED[name])
+    else:
+        request1(middle)
+        middle.send(middle.servers[0], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + UNFINISHED[name])
+    assert len(middle.errors) == 1
+    assert "bytes" in middle.errors[0]
+    assert not middle.client.connected
+
+
+def test_trailers_that_are_no_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    middle = Middle(monkeypatch, HTTP1, HTTP1)
+    middle.send(middle.client, CHUNKED + b"0\r\nno field\r\n\r\n")
+    assert len(middle.errors) == 1
+
+
+def test_a_body_of_known_length_has_no_place_for_trailers(monkeypatch: pytest.MonkeyPatch) -> None:
+    middle = Middle(monkeypatch, HTTP2, HTTP1)
+    client = Client2(middle)
+    stream = client.ask(("content-length", "3"))
+    client.h2.send_data(stream, b"abc")
+    client.h2.send_headers(stream, [("x-sum", "7")], end_stream=True)
+    client.talk()
+    (server,) = middle.servers
+    head, _, body = middle.take(server).partition(b"\r\n\r\n")
+    assert b"chunked" not in head
+    assert body == b"abc"
+
+
+def test_a_response_that_has_no_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP/1.1 must say so, or its client waits for the end of the connection."""
+    middle = Middle(monkeypatch, HTTP1, HTTP2)
+    middle.send(middle.client, b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n")
+    (server,) = middle.servers
+    # ":status: 200" by index, END_HEADERS and END_STREAM
+    middle.send(server, b"\x00\x00\x00\x04\x00\x00\x00\x00\x00" + b"\x00\x00\x01\x01\x05\x00\x00\x00\x01\x88")
+    assert middle.take(middle.client) == b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    assert middle.client.connected
+
+
+def test_trailers_are_kept_but_for_some() -> None:
+    fields = [(b"X-A", b"1"), (b"Content-Length", b"2"), (b"Execution-Context", b"3"), (b"grpc-status", b"0")]
+    assert kept_trailers(fields).fields == ((b"x-a", b"1"), (b"grpc-status", b"0"))
