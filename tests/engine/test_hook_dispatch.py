@@ -125,15 +125,14 @@ def test_a_failure_that_mitmproxy_does_not_look_for_cuts_the_connection(name: st
     assert cut == [checked.client_conn]
 
 
-@pytest.mark.parametrize("kind", [websocket_layer.Batch, tunnel_layer.Tunnel])
-def test_a_failure_over_messages_or_a_tunnel(kind: Any) -> None:
-    message = websocket_layer.Message(True, "text", b"secret")
+def test_a_failure_over_messages_or_a_tunnel() -> None:
     checked, cut = http_flow(), Cut()
-    data = kind(
-        SimpleNamespace(client=checked.client_conn), checked, *([[message]] if kind.__name__ == "Batch" else [])
-    )
-    Dispatcher([addon(some_hook=broken)], cut).run("some_hook", data)
-    assert cut == [checked.client_conn]
+    context: Any = SimpleNamespace(client=checked.client_conn)
+    message = websocket_layer.Message(True, "text", b"secret")
+    dispatcher = Dispatcher([addon(websocket_messages=broken, tunnel_opening=broken)], cut)
+    dispatcher.run("websocket_messages", websocket_layer.Batch(context, checked, [message]))
+    dispatcher.run("tunnel_opening", tunnel_layer.Tunnel(context, checked))
+    assert cut == [checked.client_conn] * 2
     assert message.passes is False
 
 
