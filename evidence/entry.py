@@ -20,11 +20,14 @@ OUTCOME_REPEATS = ("agent_id", "action_type", "action_target", "wid", "node")
 RETENTION = "log_retention"
 KEY_ROTATION = "key_rotation"
 DURABILITY = "log_durability"
+EXTENSIONS = "extensions"
 QUARANTINE = "agent_quarantine"
 RELEASE = "agent_release"
 APPROVAL = "standing_approval"
 APPROVAL_REVOKED = "standing_approval_revoked"
-OWN_TYPES = frozenset((RETENTION, KEY_ROTATION, DURABILITY, QUARANTINE, RELEASE, APPROVAL, APPROVAL_REVOKED))
+OWN_TYPES = frozenset(
+    (RETENTION, KEY_ROTATION, DURABILITY, EXTENSIONS, QUARANTINE, RELEASE, APPROVAL, APPROVAL_REVOKED)
+)
 """Action types of entries that a monitor makes about itself."""
 
 

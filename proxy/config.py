@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bindings.catalog import Catalog
+from ..bindings.extensions import Extension, load_extensions
 from ..bindings.target import Target
 from ..certs.callers import Listener
 from ..certs.domain import TrustDomain
@@ -153,6 +154,7 @@ class Config:
     api: ApiSettings
     witnessing: Witnessing
     limits: Limits
+    extensions: tuple[Extension, ...]
 
     @property
     def monitor_dir(self) -> Path:
@@ -194,6 +196,7 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
     upstream_ca = document.get("interception", {}).get("upstream_ca")
     if upstream_ca is not None and not (base / upstream_ca).is_file():
         raise UsageError(f"interception.upstream_ca: there is no file {base / upstream_ca}")
+    extensions = load_extensions(document.get("extensions", {}))  # before anything that may speak of them
     return Config(
         path=path,
         monitor=monitor,
@@ -217,6 +220,7 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
         ),
         api=ApiSettings(entries=document.get("api", {}).get("entries", False)),
         witnessing=_witnessing(base, document),
+        extensions=extensions,
         limits=Limits(
             judged_body_bytes=limits.get("judged_body_bytes", 4 * 1024 * 1024),
             websocket_message_bytes=limits.get("websocket_message_bytes", 4 * 1024 * 1024),

@@ -22,7 +22,7 @@ import orjson
 
 from ..bindings.succession import Past, Succession
 from ..certs.domain import TrustDomain
-from ..evidence import durability
+from ..evidence import durability, extensions
 from ..evidence.demand import Demands
 from ..evidence.issuer import Issuer
 from ..evidence.ledger import Ledger
@@ -149,6 +149,7 @@ class ControlProcess:
         self._tools = Tools(config, store, ledger.put_meta)
         signer.enter(ledger, store, config.monitor.spiffe_id)
         durability.announce(ledger, store, config.monitor.spiffe_id)
+        extensions.announce(ledger, store, config.monitor.spiffe_id, self._extensions())
         self._keep_bindings(ledger)
         return ledger
 
@@ -255,12 +256,16 @@ class ControlProcess:
             one.cancel()
         return worker.ready.is_set()
 
+    def _extensions(self) -> list[dict[str, str]]:
+        return [extension.to_json() for extension in self._config.extensions]
+
     def _hello(self) -> dict[str, Any]:
         return {
             "salt": base64url.encode(self._salt),
             "bindings": self._documents(),
             "quarantined": self._deciding.quarantine.agents(),
             "tools": self._tools.for_workers(),
+            "extensions": self._extensions(),
         }
 
     def _tell_tools(self) -> None:

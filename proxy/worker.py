@@ -78,6 +78,8 @@ class Worker:
         """Serve until told to stop or left alone by the control process."""
         await self._control.connect(channel)
         hello = await self._hello
+        if hello["extensions"] != [extension.to_json() for extension in self._config.extensions]:
+            raise UsageError("the extensions are not those that the monitor started with: start it again")
         with TemporaryDirectory(prefix="lictor-") as confdir:
             engine = self._engine = self._make_engine(hello, Path(confdir))
             stopping = asyncio.Event()

@@ -1,4 +1,7 @@
-"""The types of compliance criteria. A binding with a type that is not here is refused at load."""
+"""The types of compliance criteria. A binding with a type that is not here is refused at load.
+
+The configuration may name more of them (`bindings.extensions`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from .schema import Schema
 from .sequence import Sequence
 from .time import Time
 
-CRITERIA: Mapping[str, Criterion] = {
+CRITERIA: dict[str, Criterion] = {
     "allowlist": Allowlist(),
     "budget": Budget(),
     "delegation": Delegation(),
