@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..formats.errors import UsageError, VerificationError
@@ -17,18 +17,25 @@ def load_directory(path: Path, keys: Mapping[str, PublicKey], allow_unsigned: bo
 
     Raises UsageError (unreadable, malformed, unsigned, or one policy_id twice) and VerificationError (wrong signature).
     """
-    try:
-        files = sorted(entry for entry in path.iterdir() if entry.suffix == ".json")
-    except OSError as e:
-        raise UsageError(f"the bindings directory {path} cannot be read: {e.strerror}") from None
     bindings: dict[str, tuple[Path, Binding]] = {}
-    for file in files:
-        binding = _load(file, keys, allow_unsigned)
+    for file, binding in load_files(path, keys, allow_unsigned):
         if binding.policy_id in bindings:
             other = bindings[binding.policy_id][0]
             raise UsageError(f"{file}: the policy_id {binding.policy_id} is already in {other}: remove one of them")
         bindings[binding.policy_id] = (file, binding)
     return tuple(binding for _, binding in bindings.values())
+
+
+def load_files(
+    path: Path, keys: Mapping[str, PublicKey], allow_unsigned: bool = False
+) -> Iterator[tuple[Path, Binding]]:
+    """Each file with its binding; there may be several versions of one policy. Raises as `load_directory`."""
+    try:
+        files = sorted(entry for entry in path.iterdir() if entry.suffix == ".json")
+    except OSError as e:
+        raise UsageError(f"the bindings directory {path} cannot be read: {e.strerror}") from None
+    for file in files:
+        yield file, _load(file, keys, allow_unsigned)
 
 
 def read(path: Path) -> bytes:

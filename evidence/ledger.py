@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
@@ -64,6 +64,9 @@ class Ledger:
         self._timer: asyncio.TimerHandle | None = None
         self._dead: LedgerError | None = None
         self._closed = False
+        self._evident = False
+        self.on_bets: Callable[[], None] = lambda: None
+        """Called in the event loop when BETs have become durable."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     @classmethod
@@ -278,6 +281,7 @@ class Ledger:
         if self._timer is not None:
             self._timer.cancel()
         batch, self._batch = self._batch, Batch()
+        self._evident = bool(batch.bets)
         self._written, self._waiting = self._waiting, []
         self._pending, self._writing = False, True
         edge = self._tree.edge()
@@ -302,6 +306,8 @@ class Ledger:
             if not future.done():
                 future.set_result(None)
         self._written = []
+        if self._evident:
+            self.on_bets()
         self._cut()
 
     def _die(self, error: BaseException) -> None:

@@ -125,6 +125,15 @@ class SqliteReader:
                  WHERE (?1 IS NULL OR agent_id = ?1) AND (?2 IS NULL OR policy_id = ?2) ORDER BY id"""
         yield from (BetRow(*row) for row in self._rows(sql, agent_id, policy_id))
 
+    def bets_after(self, number: int, limit: int) -> list[tuple[int, str]]:
+        """(number, token) of the first BETs that were added after the one with this number; 0 is before all."""
+        rows = self._rows("SELECT id, token FROM bets WHERE id > ? ORDER BY id LIMIT ?", number, limit)
+        return [(found, token) for found, token in rows]
+
+    def newest_bets(self, limit: int) -> list[str]:
+        """The tokens of the BETs that were added last, newest first."""
+        return [token for (token,) in self._rows("SELECT token FROM bets ORDER BY id DESC LIMIT ?", limit)]
+
     def nodes(self, wid: str | None = None) -> Iterator[NodeRow]:
         sql = """SELECT jti, wid, agent_id, issuer, iat, parents, token, origin FROM nodes
                  WHERE ?1 IS NULL OR wid = ?1 ORDER BY id"""

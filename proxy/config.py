@@ -113,6 +113,14 @@ class Witnessing:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifierSettings:
+    """Where BETs are pushed, and the SPIFFE ID that the server there must have."""
+
+    url: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds: bytes of a body that must be understood, seconds to wait for a receipt, actions waiting at once.
 
@@ -153,6 +161,7 @@ class Config:
     evidence: EvidenceSettings
     api: ApiSettings
     witnessing: Witnessing
+    verifier: VerifierSettings | None
     limits: Limits
     extensions: tuple[Extension, ...]
 
@@ -220,6 +229,7 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
         ),
         api=ApiSettings(entries=document.get("api", {}).get("entries", False)),
         witnessing=_witnessing(base, document),
+        verifier=_verifier(document.get("verifier"), trust_domain),
         extensions=extensions,
         limits=Limits(
             judged_body_bytes=limits.get("judged_body_bytes", 4 * 1024 * 1024),
@@ -286,6 +296,15 @@ def _witnessing(base: Path, document: dict[str, Any]) -> Witnessing:
         except UsageError as e:
             raise UsageError(f"witnessing.quorum: {e}") from None
     return Witnessing(tuple(witnesses), float(settings.get("interval_s", 10)), quorum)
+
+
+def _verifier(table: dict[str, str] | None, trust_domain: str) -> VerifierSettings | None:
+    if table is None:
+        return None
+    name = spiffe_id(table["name"], "verifier.name")
+    if not name.startswith(f"spiffe://{trust_domain}/"):
+        raise UsageError(f"verifier.name: {name} is not of the trust domain {trust_domain}")
+    return VerifierSettings(table["url"].rstrip("/"), name)
 
 
 def _target(base: Path, index: int, table: dict[str, Any]) -> Target:

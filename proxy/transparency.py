@@ -1,4 +1,4 @@
-"""What outsiders see of the log, and say about it: the API that serves it, the witnesses that sign it."""
+"""What outsiders see of the log, and say about it: the API that serves it, the witnesses that sign it, the Verifier."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from ..evidence.ledger import Ledger
 from .api import Api
 from .config import Config
+from .reporting import Reporting
 from .witnessing import Witnessing
 
 
@@ -14,11 +15,12 @@ class Transparency:
     """Runs beside the recorder. Made and started when the ledger is open, stopped before it is closed."""
 
     def __init__(self, config: Config, ledger: Ledger) -> None:
-        """Raises like `Api` and `Witnessing`."""
+        """Raises like `Api`, `Witnessing` and `Reporting`."""
         self._config = config
         self._ledger = ledger
         self._api = Api(config, self._health) if config.listen.api is not None else None
         self._witnessing = Witnessing(config, ledger) if config.witnessing.witnesses else None
+        self._reporting = Reporting(config, config.verifier, ledger) if config.verifier is not None else None
 
     async def start(self) -> None:
         """Raises UsageError if the API cannot listen."""
@@ -26,9 +28,13 @@ class Transparency:
             await self._api.start(*self._config.listen.api)
         if self._witnessing is not None:
             self._witnessing.start()
+        if self._reporting is not None:
+            self._reporting.start()
 
     async def stop(self) -> None:
-        """Have the end witnessed, and end everything."""
+        """Have the end witnessed and reported, and end everything."""
+        if self._reporting is not None:
+            await self._reporting.stop()
         if self._witnessing is not None:
             await self._witnessing.stop()
         if self._api is not None:
@@ -36,4 +42,5 @@ class Transparency:
 
     def _health(self) -> dict[str, Any]:
         witnesses = self._witnessing.health() if self._witnessing is not None else {}
-        return {"origin": self._ledger.origin, **witnesses}
+        verifier = {"verifier": self._reporting.health()} if self._reporting is not None else {}
+        return {"origin": self._ledger.origin, **witnesses, **verifier}

@@ -1,75 +1,115 @@
-"""What a BET is worth to whoever asks about its agent: reasons, each with the trust tier that it leads to.
+"""What BETs are worth to whoever asks about their agent: reasons, each with the trust tier that it leads to.
 
-Signature and claims are verified before (`evidence.bet`). Judged here is one BET by itself: its result, and whether its
-policy is one that the Verifier knows, in a version of which it has a reference copy. How BETs continue each other is
-the register's (`register`).
+Signature and claims are verified before (`evidence.bet`). Judged here are one BET by itself, and its policy by the
+reference copies that the Verifier has. How BETs continue each other is the register's (`register`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from ..bindings.model import Binding
+from ..bindings.registry import load_files
+from ..bindings.signing import read_keys
+from ..bindings.subjects import applies_to
 from ..evidence.bet import Bet
+from ..evidence.claims import SKEW
+from ..evidence.windows import DEFAULT_DENY
 from ..formats.errors import VerificationError
-from .ear import Status, worst
+from .ear import Status
 
-RESULTS: Mapping[str, Status] = {"pass": "affirming", "partial": "warning", "fail": "contraindicated"}
-DEFAULT_DENY = "urn:lictor:policy:default-deny"
+RESULTS: dict[str, Status] = {"pass": "affirming", "partial": "warning", "fail": "contraindicated"}
+MAX_TEXT = 200
+"""Characters of one reason's text: ids in a BET may be long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a status is not affirming. `what` is machine-readable, `text` for people."""
+    """What speaks for or against an agent. `what` is machine-readable, `text` for people."""
 
     what: str
     status: Status
     text: str
 
+    @classmethod
+    def of(cls, what: str, status: Status, text: str) -> Reason:
+        return cls(what, status, text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…")
+
+
+class NotYet(VerificationError):
+    """The BET may be good later: its clock is ahead of ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Digests of the bindings that the Verifier knows, by policy id. Without any, every policy is taken as it is."""
+    """The bindings that the Verifier knows, each in all versions that may judge. Without any, all will do.
 
-    digests: Mapping[str, frozenset[str]]
+    `digests` by policy id; `subjects` of all versions of a policy.
+    """
+
+    digests: dict[str, frozenset[str]] = field(default_factory=dict)
+    subjects: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, bindings: Iterable[tuple[str, str]]) -> References:
-        """From pairs of policy id and digest."""
-        found: dict[str, frozenset[str]] = {}
-        for policy, digest in bindings:
-            found[policy] = found.get(policy, frozenset()) | {digest}
-        return cls(found)
+    def of(cls, bindings: Iterable[Binding]) -> References:
+        found = cls()
+        for one in bindings:
+            found.digests[one.policy_id] = found.digests.get(one.policy_id, frozenset()) | {one.digest}
+            found.subjects[one.policy_id] = (*found.subjects.get(one.policy_id, ()), one.subjects)
+        return found
 
-    def reasons(self, bet: Bet) -> list[Reason]:
-        if not self.digests or bet.policy == DEFAULT_DENY:
-            return []
-        known = self.digests.get(bet.policy)
+    @classmethod
+    def load(cls, directory: Path, signers: Iterable[Path]) -> References:
+        """All `*.json` of a directory, signed. Raises UsageError and VerificationError."""
+        keys = {kid: key for path in signers for kid, key in read_keys(path).items()}
+        return cls.of(binding for _, binding in load_files(directory, keys))
+
+    def reasons(self, policy: str, digests: Iterable[str]) -> Iterator[Reason]:
+        """Against evidence under `policy`, judged by the bindings with these digests."""
+        if not self.digests or policy == DEFAULT_DENY.policy_id:
+            return
+        known = self.digests.get(policy)
         if known is None:
-            return [Reason("unknown_policy", "warning", f"there is no reference copy of the policy {bet.policy}")]
-        if bet.ext.get("binding_digest") not in known:
-            version = bet.ext.get("binding_version", "")
-            text = f"the binding {bet.policy} {version} that judged is none of the reference copies".replace("  ", " ")
-            return [Reason("other_binding", "contraindicated", text)]
-        return []
+            yield Reason.of("unknown_policy", "warning", f"there is no reference copy of the policy {policy}")
+        elif not known.issuperset(digests):
+            text = f"a binding that judged under {policy} is none of the reference copies"
+            yield Reason.of("other_binding", "contraindicated", text)
+
+    def missing(self, agent: str, policies: Iterable[str]) -> Iterator[Reason]:
+        """Against an agent of which there is evidence under these `policies` only."""
+        there = set(policies)
+        for policy, versions in self.subjects.items():
+            if policy not in there and all(applies_to(subjects, agent) for subjects in versions):
+                text = f"the policy {policy} applies to the agent, and there is no evidence under it"
+                yield Reason.of("policy_missing", "warning", text)
 
 
-def appraise(bet: Bet, references: References) -> tuple[Status, tuple[Reason, ...]]:
+def appraise(bet: Bet) -> tuple[Status, tuple[Reason, ...]]:
     """The status that this BET alone gives its agent, and why."""
-    reasons = references.reasons(bet)
+    reasons = []
     status = RESULTS[bet.result]
     if status != "affirming":
         violated = [str(one["behavior_id"]) for one in bet.details if one["result"] == "fail"]
-        prevented = sum(int(one["prevented"]) for one in bet.details if isinstance(one.get("prevented"), int))
+        prevented = sum(one["prevented"] for one in bet.details if type(one.get("prevented")) is int)
         named = f", of {', '.join(violated)}" if violated else ""
-        text = f"the result under {bet.policy} is {bet.result}{named}; {prevented} violations were prevented"
-        reasons.append(Reason("violations", status, text))
+        text = f"the result under {bet.policy} is {bet.result}; {prevented} violations were prevented{named}"
+        reasons.append(Reason.of("violations", status, text))
     if bet.ext.get("durability") == "os":
-        reasons.append(Reason("durability_os", "affirming", "a power cut may have taken the log's last entries"))
-    return worst((status, *(reason.status for reason in reasons))), tuple(reasons)
+        text = f"a power cut may take the last entries of the log of {bet.issuer}"
+        reasons.append(Reason.of("durability_os", "affirming", text))
+    return status, tuple(reasons)
 
 
-def check_sender(bet: Bet, sender: str) -> None:
-    """A monitor speaks for itself only: `sender` is the mTLS peer's SPIFFE ID. Raises VerificationError."""
+def check_sent(bet: Bet, sender: str, now: float) -> None:
+    """A monitor speaks for itself only, and of its own log: `sender` is the mTLS peer's SPIFFE ID.
+
+    Raises VerificationError, NotYet.
+    """
     if bet.issuer != sender:
         raise VerificationError(f"the BET {bet.jti} is of {bet.issuer} and was sent by {sender}")
+    if f"spiffe://{bet.ext.get('log_origin')}" != sender:
+        raise VerificationError(f"the BET {bet.jti} is about the log {bet.ext.get('log_origin')}, not that of {sender}")
+    if bet.iat > now + SKEW:
+        raise NotYet(f"the BET {bet.jti} is {bet.iat - now:.0f} s ahead of the Verifier's clock")

@@ -111,7 +111,7 @@ def verify(
 
     Raises VerificationError with what is wrong.
     """
-    claims = read.verified_claims(token, frozenset({TYP, "JWT"}), resolve)
+    claims = read.verified_claims(token, frozenset({TYP}), resolve)
     issuer, profile = read.text(claims, "iss"), _profile(claims)
     iat, exp = read.integer(claims, "iat"), read.integer(claims, "exp")
     if now is not None and not iat - skew <= now < exp + skew:

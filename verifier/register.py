@@ -1,19 +1,22 @@
 """The Verifier's register: BETs as they were appraised, how they continue each other, and what that says of an agent.
 
 The windows of one agent under one policy form a chain: each BET names the one before (`ext.prev_bet`). A BET whose
-predecessor has not come is after a gap, until it comes; two that name the same predecessor are a fork, which a monitor
-that tells one story cannot make. The same holds for two roots of a log at one size.
+predecessor has not come stands after a gap until it comes; one that names none although there are earlier ones begins
+the chain anew, and nobody vouches for the time between. What an honest monitor cannot say is a contradiction: two BETs
+that continue the same one, windows that overlap, two roots of its log at one size, a log that shrank. It stays until
+somebody has looked into it (`forgive`). Every question is asked within what one monitor said: another cannot forge its
+ids or its log.
 
 What is said of an agent rests on the BETs whose windows ended in the last `period` seconds: the worst of them. Without
-any there is nothing to say. Kept in SQLite; every change is on disk before it is answered.
+any there is nothing to say. Kept in SQLite; a change is on disk before it is answered.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +24,57 @@ import orjson
 
 from ..evidence.bet import Bet
 from ..formats.errors import LedgerError, UsageError
-from .appraisal import Reason
-from .ear import Status, Submodule, worst
+from .appraisal import Reason, References, appraise
+from .ear import STATUSES, Submodule, worst
 
 _FORMAT = 1
 _SCHEMA = """
 CREATE TABLE bets (
-    jti TEXT PRIMARY KEY, issuer TEXT NOT NULL, agent TEXT NOT NULL, policy TEXT NOT NULL, prev TEXT,
-    start REAL NOT NULL, end REAL NOT NULL, status TEXT NOT NULL, reasons TEXT NOT NULL, gap INTEGER NOT NULL,
-    token TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX by_agent ON bets (agent, end);
-CREATE INDEX by_prev ON bets (prev) WHERE prev IS NOT NULL;
-CREATE INDEX by_chain ON bets (issuer, agent, policy, end);
+    issuer TEXT NOT NULL, jti TEXT NOT NULL, agent TEXT NOT NULL, policy TEXT NOT NULL, digests TEXT NOT NULL,
+    chained INTEGER NOT NULL, prev TEXT, standing TEXT NOT NULL, start REAL NOT NULL, end REAL NOT NULL,
+    size INTEGER, entries INTEGER NOT NULL, rank INTEGER NOT NULL, reasons TEXT NOT NULL, token TEXT NOT NULL,
+    UNIQUE (issuer, jti));
+CREATE INDEX by_agent ON bets (agent, end, issuer, policy, digests, rank, standing, entries);
+CREATE INDEX by_prev ON bets (issuer, prev) WHERE prev IS NOT NULL;
+CREATE INDEX by_chain ON bets (issuer, agent, policy, end, start) WHERE chained;
+CREATE INDEX firsts ON bets (issuer, agent, policy) WHERE standing = 'first';
 CREATE INDEX by_end ON bets (end);
-CREATE TABLE roots (origin TEXT, size INTEGER, root TEXT NOT NULL, end REAL NOT NULL, PRIMARY KEY (origin, size))
+CREATE TABLE roots (issuer TEXT, size INTEGER, root TEXT NOT NULL, end REAL NOT NULL, PRIMARY KEY (issuer, size))
     WITHOUT ROWID;
-CREATE TABLE contradictions (agent TEXT, what TEXT, text TEXT, at REAL NOT NULL, PRIMARY KEY (agent, what, text))
+CREATE TABLE contradictions (
+    issuer TEXT, agent TEXT, what TEXT, text TEXT, at REAL NOT NULL, PRIMARY KEY (issuer, agent, what, text))
     WITHOUT ROWID;
 """
-MAX_REASONS = 16
-"""Reasons that a result names, the worst first."""
+MAX_REASONS = 8
+"""Reasons that a result names, the worst first; also policies and monitors."""
+MAX_CONTRADICTIONS = 1000
+"""How many of one monitor are kept, the first ones."""
+_LOOKED_AT = 4 * MAX_REASONS
+_STANDINGS = {
+    "gap": ("gap", "the BET before {} has not come"),
+    "restarted": ("restarted", "the BET {} begins anew: nobody vouches for the time before it"),
+}
+_WARNING = STATUSES.index("warning")
+_WHOLE_LOG = ""
+"""The agent of contradictions that concern whatever the monitor says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a BET: whether it was `new`, and the contradictions that came to light with it."""
+
+    new: bool
+    contradictions: tuple[str, ...] = ()
 
 
 class Register:
-    """One process writes it. Every method raises LedgerError if the file cannot be used."""
+    """One process writes it, one thread at a time. Every method raises LedgerError if the file cannot be used."""
 
     def __init__(self, path: Path) -> None:
         """Open or make the register. Raises UsageError if that cannot be."""
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             (form,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -61,73 +86,56 @@ class Register:
         except (sqlite3.Error, OSError) as e:
             raise UsageError(f"the register {path} cannot be opened: {e}") from None
 
-    def add(self, bet: Bet, status: Status, reasons: tuple[Reason, ...], now: float) -> bool:
-        """Take an appraised BET in; False if it is here already."""
-        prev = bet.ext.get("prev_bet")
-        chained = bet.ext.get("evaluation_mode") != "on_demand"
+    def add(self, bets: Iterable[Bet], now: float) -> list[Taken]:
+        """Take verified BETs in, all or none."""
         with self._transaction() as db:
-            if db.execute("SELECT 1 FROM bets WHERE jti = ?", (bet.jti,)).fetchone():
-                return False
-            gap = chained and self._after_gap(db, bet, prev)
-            said = orjson.dumps([asdict(reason) for reason in reasons]).decode()
-            row = (bet.jti, bet.issuer, bet.subject, bet.policy, prev if chained else None, bet.start, bet.end)
-            db.execute("INSERT INTO bets VALUES (?,?,?,?,?,?,?,?,?,?,?)", (*row, status, said, gap, bet.token))
-            db.execute("UPDATE bets SET gap = 0 WHERE prev = ?", (bet.jti,))
-            for what, text in self._contradictions(db, bet, prev if chained else None):
-                db.execute("INSERT OR IGNORE INTO contradictions VALUES (?,?,?,?)", (bet.subject, what, text, now))
-        return True
+            return [_add(db, one, now) for one in bets]
 
-    def _after_gap(self, db: sqlite3.Connection, bet: Bet, prev: object) -> bool:
-        """Its predecessor is not here, though others of its chain are: the first that ever comes may be any."""
-        if prev is not None and db.execute("SELECT 1 FROM bets WHERE jti = ?", (prev,)).fetchone():
-            return False
-        chain = (bet.issuer, bet.subject, bet.policy)
-        known = db.execute("SELECT 1 FROM bets WHERE issuer = ? AND agent = ? AND policy = ? LIMIT 1", chain).fetchone()
-        return known is not None
-
-    def _contradictions(self, db: sqlite3.Connection, bet: Bet, prev: object) -> Iterator[tuple[str, str]]:
-        if prev is not None:
-            others = db.execute("SELECT jti FROM bets WHERE prev = ? AND jti <> ?", (prev, bet.jti)).fetchall()
-            if others:
-                yield "forked", f"the BETs {others[0][0]} and {bet.jti} both continue {prev}"
-            before = db.execute("SELECT end FROM bets WHERE jti = ?", (prev,)).fetchone()
-            if before is not None and before[0] != bet.start:
-                yield "not_contiguous", f"the window of {bet.jti} does not begin where that of {prev} ended"
-        origin, size, root = (bet.ext.get(name) for name in ("log_origin", "checkpoint_size", "checkpoint_root"))
-        if isinstance(origin, str) and isinstance(size, int) and isinstance(root, str):
-            seen = db.execute("SELECT root FROM roots WHERE origin = ? AND size = ?", (origin, size)).fetchone()
-            if seen is None:
-                db.execute("INSERT INTO roots VALUES (?,?,?,?)", (origin, size, root, bet.end))
-            elif seen[0] != root:
-                yield "two_histories", f"the log {origin} has shown two roots for its size {size}"
-
-    def appraisal(self, agent: str, now: float, period: float, nonce: str | None = None) -> Submodule:
+    def appraisal(
+        self, agent: str, now: float, period: float, references: References, nonce: str | None = None
+    ) -> Submodule:
         """What is to be said of an agent now."""
         with self._reading() as db:
-            sql = "SELECT policy, status, reasons, gap, jti FROM bets WHERE agent = ? AND end > ? ORDER BY end"
-            rows = db.execute(sql, (agent, now - period)).fetchall()
-            against = db.execute("SELECT what, text FROM contradictions WHERE agent = ?", (agent,)).fetchall()
-        reasons = [Reason(what, "contraindicated", text) for what, text in against]
-        statuses: list[Status] = [row[1] for row in rows]
-        for _, _, said, gap, jti in rows:
+            since = (agent, now - period)
+            groups = db.execute(_GROUPS, since).fetchall()
+            flagged = db.execute(_FLAGGED, (*since, _LOOKED_AT)).fetchall()
+            issuers = list(dict.fromkeys(group[0] for group in groups))
+            against = list(_against(db, agent, issuers))
+        policies = {group[1]: set[str]() for group in groups}
+        for _, policy, digests, *_ in groups:
+            policies[policy].update(digests.split())
+        reasons = [Reason.of(what, "contraindicated", text) for what, text in against]
+        for policy, found in policies.items():
+            reasons += references.reasons(policy, found)
+        reasons += references.missing(agent, policies) if policies else ()
+        for said, standing, jti in flagged:
             reasons += [Reason(**one) for one in orjson.loads(said)]
-            if gap:
-                reasons.append(Reason("gap", "warning", f"the BET before {jti} has not come"))
-        statuses += [reason.status for reason in reasons]
-        reasons.sort(key=lambda reason: ("contraindicated", "warning", "none", "affirming").index(reason.status))
-        unique = list(dict.fromkeys(reasons))
+            if standing in _STANDINGS:
+                what, text = _STANDINGS[standing]
+                reasons.append(Reason.of(what, "warning", text.format(jti)))
+        statuses = [STATUSES[rank] for *_, rank, _, _, _ in groups] + [reason.status for reason in reasons]
+        reasons.sort(key=lambda reason: -STATUSES.index(reason.status))
         behavior: dict[str, Any] = {
-            "bets": len(rows),
-            "reasons": [{"what": one.what, "text": one.text} for one in unique[:MAX_REASONS]],
+            "bets": sum(group[4] for group in groups),
+            "entries": sum(group[5] for group in groups),
+            "monitors": issuers[:MAX_REASONS],
+            "reasons": [{"what": one.what, "text": one.text} for one in dict.fromkeys(reasons)][:MAX_REASONS],
         }
-        if len(unique) > MAX_REASONS:
-            behavior["reasons_omitted"] = len(unique) - MAX_REASONS
-        return Submodule(worst(statuses), tuple(dict.fromkeys(row[0] for row in rows)), nonce, behavior)
+        if groups:
+            behavior["until"] = max(group[6] for group in groups)
+        return Submodule(worst(statuses), tuple(policies)[:MAX_REASONS], nonce, behavior)
 
-    def forgive(self, agent: str) -> int:
-        """Somebody has looked into the contradictions about an agent; how many there were."""
+    def count(self) -> int:
+        """How many BETs are here."""
+        with self._reading() as db:
+            return int(db.execute("SELECT count(*) FROM bets").fetchone()[0])
+
+    def forgive(self, monitor: str) -> list[str]:
+        """Somebody has looked into the contradictions of a monitor: drop them. Their texts."""
         with self._transaction() as db:
-            return db.execute("DELETE FROM contradictions WHERE agent = ?", (agent,)).rowcount
+            found = db.execute("SELECT text FROM contradictions WHERE issuer = ? ORDER BY at", (monitor,)).fetchall()
+            db.execute("DELETE FROM contradictions WHERE issuer = ?", (monitor,))
+            return [text for (text,) in found]
 
     def forget(self, before: float) -> int:
         """Drop the BETs of windows that ended before; how many there were. Contradictions stay."""
@@ -157,3 +165,128 @@ class Register:
             yield self._db
         except sqlite3.Error as e:
             raise LedgerError(f"the register cannot be read: {e}") from None
+
+
+_GROUPS = f"""
+SELECT issuer, policy, digests,
+       max(rank, CASE WHEN standing IN ('gap', 'restarted') THEN {_WARNING} ELSE 0 END) AS shown,
+       count(*), sum(entries), max(end)
+FROM bets WHERE agent = ? AND end > ? GROUP BY issuer, policy, digests, shown"""  # noqa: S608 - constants only
+_FLAGGED = """
+SELECT reasons, standing, jti FROM bets WHERE agent = ? AND end > ?
+AND (reasons <> '[]' OR standing IN ('gap', 'restarted')) ORDER BY rank DESC, end DESC LIMIT ?"""
+_COLUMNS = (
+    "issuer, jti, agent, policy, digests, chained, prev, standing, start, end, size, entries, rank, reasons, token"
+)
+
+
+def _add(db: sqlite3.Connection, bet: Bet, now: float) -> Taken:
+    same = db.execute("SELECT token FROM bets WHERE issuer = ? AND jti = ?", (bet.issuer, bet.jti)).fetchone()
+    if same is not None:
+        if same[0].split(".")[1] == bet.token.split(".")[1]:
+            return Taken(False)
+        return Taken(False, _keep(db, bet, [("equivocated", f"two BETs have the id {bet.jti}")], now))
+    chained = bet.ext.get("evaluation_mode") != "on_demand"
+    named = bet.ext.get("prev_bet")
+    prev = named if chained and isinstance(named, str) else None
+    chain = (bet.issuer, bet.subject, bet.policy)
+    standing = _standing(db, bet, chain, prev) if chained else ""
+    if chained:
+        db.execute("UPDATE bets SET standing = '' WHERE issuer = ? AND prev = ?", (bet.issuer, bet.jti))
+        first = "CASE WHEN prev IS NULL THEN 'restarted' ELSE 'gap' END"
+        sql = f"""UPDATE bets SET standing = {first} WHERE issuer = ? AND agent = ? AND policy = ?
+                  AND standing = 'first' AND start >= ?"""  # noqa: S608 - constants only
+        db.execute(sql, (*chain, bet.end))
+    found = [*_contradictions(db, bet, chain, prev, chained), *_history(db, bet, prev)]
+    status, reasons = appraise(bet)
+    row = (bet.issuer, bet.jti, bet.subject, bet.policy, " ".join(_digests(bet)), chained, prev, standing)
+    said = orjson.dumps([asdict(reason) for reason in reasons]).decode()
+    measured = (bet.start, bet.end, bet.ext.get("checkpoint_size"), bet.ext.get("count", 0), STATUSES.index(status))
+    db.execute(f"INSERT INTO bets VALUES ({','.join('?' * 15)})", (*row, *measured, said, bet.token))  # noqa: S608
+    return Taken(True, _keep(db, bet, found, now))
+
+
+def _digests(bet: Bet) -> list[str]:
+    versions = bet.ext.get("binding_versions")
+    found = list(versions) if isinstance(versions, dict) else [bet.ext.get("binding_digest")]
+    return sorted(str(digest) for digest in found)
+
+
+def _standing(db: sqlite3.Connection, bet: Bet, chain: tuple[str, ...], prev: object) -> str:
+    """Where a BET stands in its chain when it comes; the first that ever comes may be any."""
+    if prev is not None and db.execute("SELECT 1 FROM bets WHERE issuer = ? AND jti = ?", (chain[0], prev)).fetchone():
+        return ""
+    sql = "SELECT 1 FROM bets WHERE issuer = ? AND agent = ? AND policy = ? AND end <= ? AND chained LIMIT 1"
+    if db.execute(sql, (*chain, bet.start)).fetchone() is None:
+        return "first"
+    return "restarted" if prev is None else "gap"
+
+
+def _contradictions(
+    db: sqlite3.Connection, bet: Bet, chain: tuple[str, ...], prev: object, chained: bool
+) -> Iterator[tuple[str, str]]:
+    """What the windows of one chain cannot be beside each other."""
+    if not chained:
+        return
+    beside = "SELECT jti FROM bets WHERE issuer = ? AND prev = ? AND jti <> ?"
+    others = db.execute(beside, (bet.issuer, prev, bet.jti)).fetchone() if prev is not None else None
+    if others is not None:
+        yield "forked", f"the BETs {others[0]} and {bet.jti} both continue {prev}"
+    link = "SELECT jti, agent, policy, start, end FROM bets WHERE issuer = ?"
+    before = db.execute(f"{link} AND jti = ?", (bet.issuer, prev)).fetchone() if prev is not None else None
+    after = db.execute(f"{link} AND prev = ?", (bet.issuer, bet.jti)).fetchall()
+    for jti, agent, policy, _, end in [before] if before is not None else []:
+        yield from _linked((jti, agent, policy, end), (bet.jti, bet.subject, bet.policy, bet.start))
+    for jti, agent, policy, start, _ in after:
+        yield from _linked((bet.jti, bet.subject, bet.policy, bet.end), (jti, agent, policy, start))
+    if before is None and not after:
+        sql = """SELECT jti FROM bets WHERE issuer = ? AND agent = ? AND policy = ? AND end > ? AND start < ?
+                 AND chained LIMIT 1"""
+        overlap = db.execute(sql, (*chain, bet.start, bet.end)).fetchone()
+        if overlap is not None:
+            yield "overlapping", f"the windows of {overlap[0]} and {bet.jti} overlap"
+
+
+def _linked(one: tuple[str, str, str, float], following: tuple[str, str, str, float]) -> Iterator[tuple[str, str]]:
+    """Of a BET and the one that names it: (jti, agent, policy, where the windows meet)."""
+    if one[1:3] != following[1:3]:
+        yield "crossed", f"the BET {following[0]} continues {one[0]}, which is of another agent or policy"
+    elif one[3] != following[3]:
+        yield "not_contiguous", f"the window of {following[0]} does not begin where that of {one[0]} ended"
+
+
+def _history(db: sqlite3.Connection, bet: Bet, prev: object) -> Iterator[tuple[str, str]]:
+    """Of the log as a whole: one root at each size, and it only grows."""
+    size, root = bet.ext.get("checkpoint_size"), bet.ext.get("checkpoint_root")
+    if not isinstance(size, int) or not isinstance(root, str):
+        return
+    seen = db.execute("SELECT root FROM roots WHERE issuer = ? AND size = ?", (bet.issuer, size)).fetchone()
+    if seen is None:
+        db.execute("INSERT INTO roots VALUES (?,?,?,?)", (bet.issuer, size, root, bet.end))
+    elif seen[0] != root:
+        yield "two_histories", f"the log of {bet.issuer} has shown two roots for its size {size}"
+    sql = "SELECT 1 FROM bets WHERE issuer = ? AND ((jti = ? AND size > ?) OR (prev = ? AND size < ?))"
+    if db.execute(sql, (bet.issuer, prev, size, bet.jti, size)).fetchone():
+        yield "log_shrank", f"the log of {bet.issuer} was longer before it had the {size} entries of {bet.jti}"
+
+
+def _keep(db: sqlite3.Connection, bet: Bet, found: list[tuple[str, str]], now: float) -> tuple[str, ...]:
+    for what, text in found:
+        (kept,) = db.execute("SELECT count(*) FROM contradictions WHERE issuer = ?", (bet.issuer,)).fetchone()
+        if kept < MAX_CONTRADICTIONS:
+            agent = _WHOLE_LOG if what in ("two_histories", "log_shrank") else bet.subject
+            row = (bet.issuer, agent, what, text, now)
+            db.execute("INSERT OR IGNORE INTO contradictions VALUES (?,?,?,?,?)", row)
+    return tuple(text for _, text in found)
+
+
+def _against(db: sqlite3.Connection, agent: str, issuers: list[str]) -> Iterator[tuple[str, str]]:
+    """Contradictions about the agent, and about the logs of those who have said something of it."""
+    yield from db.execute(
+        "SELECT what, text FROM contradictions WHERE agent = ? ORDER BY at LIMIT ?", (agent, MAX_REASONS)
+    ).fetchall()
+    for issuer in issuers[:MAX_REASONS]:
+        yield from db.execute(
+            "SELECT what, text FROM contradictions WHERE issuer = ? AND agent = ? ORDER BY at LIMIT ?",
+            (issuer, _WHOLE_LOG, MAX_REASONS),
+        ).fetchall()

@@ -1,0 +1,143 @@
+"""What the Verifier does with what it is sent and asked, sans-socket: evidence into the register, results out of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import __version__
+from ..bindings.subjects import applies_to
+from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
+from ..evidence import bet
+from ..evidence.bet import Bet
+from ..formats import jws
+from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
+from ..formats.keys import KeySigner
+from ..formats.spiffe import SpiffeId
+from . import ear
+from .appraisal import NotYet, References, check_sent
+from .config import VerifierConfig
+from .ear import Profile, Submodule
+from .register import Register
+
+log = logging.getLogger(__name__)
+
+RESULT_S = 60
+"""How long a result is good for, in seconds."""
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+class Desk:
+    """Used by one thread at a time."""
+
+    def __init__(self, config: VerifierConfig, now: Callable[[], float] = time.time) -> None:
+        """Raises UsageError and VerificationError for files that cannot be used."""
+        self._config = config
+        self._now = now
+        self._signer = KeySigner.from_file(config.files.evidence_key)
+        self.jwk = evidence_jwk(config.files.evidence_cert.read_bytes())
+        if self.jwk["kid"] != self._signer.kid:
+            raise UsageError(f"{config.files.evidence_cert} is not the certificate of {config.files.evidence_key}")
+        self._ca = config.domain.identity_ca.read_bytes()
+        self._stamp = self._look()
+        self._references = self._load()
+        self._register = Register(config.register)
+
+    def take(self, sender: str, jwks: Sequence[dict[str, Any]], tokens: Sequence[str]) -> list[dict[str, Any]]:
+        """Evidence that the monitor `sender` pushes: a verdict for each token, in order.
+
+        Raises VerificationError if `sender` may push none or a key is not his, LedgerError if it cannot be kept; then
+        nothing of it is.
+        """
+        if not applies_to(self._config.monitors, sender):
+            raise VerificationError(f"{sender} may not push evidence to this Verifier")
+        keys = EvidenceKeys(self._ca)
+        for jwk in jwks:
+            keys.add_jwk(jwk)
+            if jwk["iss"] != sender:
+                raise VerificationError(f"{sender} sent an evidence key of {jwk['iss']}")
+        now = self._now()
+        verdicts, good = [], []
+        for token in tokens:
+            verdict, found = self._verify(token, sender, keys, now)
+            verdicts.append(verdict)
+            if found is not None:
+                good.append((verdict, found))
+        taken = self._register.add([found for _, found in good], now)
+        for (verdict, _), one in zip(good, taken, strict=True):
+            verdict["known"] = not one.new
+            for text in one.contradictions:
+                log.error("%s contradicts itself: %s", sender, text)
+        return verdicts
+
+    def _verify(self, token: str, sender: str, keys: EvidenceKeys, now: float) -> tuple[dict[str, Any], Bet | None]:
+        try:
+            found = bet.verify(token, keys.resolve, audience=self._config.audience)
+            check_sent(found, sender, now)
+        except NotYet as e:
+            return {"accepted": False, "again": True, "problem": str(e)}, None
+        except (VerificationError, FormatError) as e:
+            log.error("%s sent what is no evidence: %s", sender, e)
+            return {"accepted": False, "again": False, "problem": str(e)}, None
+        return {"accepted": True, "jti": found.jti}, found
+
+    def result(self, asker: str, agents: Sequence[str], nonce: str | None = None, profile: Profile = "ietf") -> str:
+        """An attestation result about these agents, as an EAR JWT.
+
+        Raises VerificationError if `asker` may not ask, UsageError for what cannot be asked.
+        """
+        if not applies_to(self._config.relying_parties, asker):
+            raise VerificationError(f"{asker} may not ask this Verifier")
+        try:
+            for agent in agents:
+                SpiffeId.parse(agent)
+            if nonce is not None:
+                ear.check_nonce(nonce)
+        except (FormatError, VerificationError) as e:
+            raise UsageError(str(e)) from None
+        now = self._now()
+        found: dict[str, Submodule] = {
+            agent: self._register.appraisal(agent, now, self._config.period_s, self._references, nonce)
+            for agent in agents
+        }
+        token = ear.issue(self._signer, self._config.spiffe_id, found, now, RESULT_S, profile, __version__)
+        if len(token) > jws.MAX_TOKEN:
+            raise UsageError("the result is too long for one token: ask about fewer agents at a time")
+        return token
+
+    def count(self) -> int:
+        """How many BETs are kept."""
+        return self._register.count()
+
+    def forget(self) -> int:
+        """Drop what is older than the retention; how much that was."""
+        return self._register.forget(self._now() - self._config.retention_s)
+
+    def poll(self) -> None:
+        """Take reference copies that changed; what cannot be read is logged, once, and the former stay."""
+        stamp = self._look()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._references = self._load()
+        except LictorError as e:
+            log.error("the reference copies changed and are not taken, the former stay: %s", e)
+
+    def _load(self) -> References:
+        settings = self._config.references
+        return References.load(settings.directory, settings.signers) if settings is not None else References()
+
+    def _look(self) -> Stamp:
+        if self._config.references is None:
+            return ()
+        try:
+            files = [(path.name, path.stat()) for path in self._config.references.directory.iterdir()]
+        except OSError:
+            return ()
+        return tuple(sorted((name, status.st_mtime_ns, status.st_size) for name, status in files))
+
+    def close(self) -> None:
+        self._register.close()
