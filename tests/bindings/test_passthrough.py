@@ -11,6 +11,7 @@ import pytest
 from lictor.bindings.catalog import Catalog
 from lictor.bindings.classification import classify
 from lictor.bindings.facts import RequestFacts
+from lictor.bindings.lint import lint
 from lictor.bindings.model import ActionType
 from lictor.bindings.policy import Policy
 from lictor.bindings.schema import load_binding
