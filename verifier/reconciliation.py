@@ -22,6 +22,7 @@ from typing import Any, Literal
 import orjson
 
 from ..evidence.claims import SKEW
+from ..evidence.entry import went_on
 from ..evidence.export import EntryLine, ErasedLine, Header, Record, export_lines, open_lines, read_records
 from ..evidence.sqlite_store import SqliteReader
 from ..formats import base64url
@@ -226,11 +227,11 @@ def _take_entry(logs: _Logs, origin: str, awaiting: dict[int, End], entry: dict[
         inbound = parameters.get("direction") == "inbound"
         if inbound:
             logs.served.add(entry["agent_id"])
-        if entry["decision"] not in LET_OUT:
+        if entry["decision"] not in LET_OUT or not went_on(entry):
             return
         end = End(
             origin,
-            entry["seq"],
+            entry.get("decision_of", entry["seq"]),
             entry["agent_id"],
             float(entry["timestamp"]),
             entry["wid"],

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from end_to_end.test_open_exchanges import Endless
 from end_to_end.wire import Answer, Wire, head
-from end_to_end.world import Monitor, Outside, free_port, target, until
+from end_to_end.world import Monitor, Outside, Server, free_port, target, until
 
 from lictor.certs.domain import TrustDomain
 from lictor.cli import cli
@@ -325,3 +325,40 @@ def test_over_a_restart(
             assert wire.connect(place.at).json()["reason"] == "quarantined"
         assert place.lictor("log", "verify")["verdict"] == "intact"
         assert place.reached("/held/undecided") == 0
+
+
+def test_a_delegation_that_is_held_on_both_sides(make_monitor: Callable[..., Monitor], domain: TrustDomain) -> None:
+    """Evidence goes along once it is let out, and both logs tell the same of it."""
+    b_id, urn, message = "spiffe://test.internal/agent/b", "urn:test:agent:b", {"messageId": "m", "parts": []}
+    asking = behavior("ask", "hold", ("agent:b",), type="allowlist", values=[]) | {"observable_actions": ["delegation"]}
+    document = {**bound(), "expected_behaviors": [asking]}
+    with contextlib.closing(Server(None)) as local:
+        ingress = f'agent = "{b_id}"\nurn = "{urn}"\nupstream = "http://127.0.0.1:{local.port}"'
+        b = make_monitor("b", {"main": document}, ingress=ingress)
+        at = f"localhost:{b.ingress_port}"
+        targets = target(urn, "agent", f"https://{at}/**", agent=b_id)
+        a = make_monitor("a", {"main": document}, targets)
+
+        def send() -> Answer:
+            with Wire(a) as wire:
+                call = {"jsonrpc": "2.0", "id": 7, "method": "SendMessage", "params": {"message": message}}
+                return wire.tunnel(at).post_json("/", call)
+
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(send)
+            for monitor in (a, b):
+                place = Place(monitor, local, domain, 0)  # type: ignore[arg-type]
+                (seq,) = place.waiting()
+                assert local.requests == []
+                place.lictor("approve", str(seq))
+            answer = asked.result(15)
+        assert answer.status == 200, answer
+        assert "behavioral-evidence" in answer.headers
+        assert [e.get("decision") for e in b.entries() if "decision" in e] == ["hold", "allow", "allow"]
+        codes = a.stop(), b.stop()
+    assert codes == (0, 0)
+    ledgers = [str(monitor.path / "data/ledger.sqlite") for monitor in (a, b)]
+    done = CliRunner().invoke(cli, ["chain", "verify", *ledgers, "--trust", str(domain.identity_ca), "--json"])
+    shown = json.loads(done.stdout)
+    assert [edge["state"] for edge in shown["chain"]["edges"]] == ["agreed"], shown
+    assert done.exit_code == 0, shown
