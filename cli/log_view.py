@@ -38,7 +38,8 @@ def _cells(entry: dict[str, Any]) -> list[Text]:
     what = [Text.assemble((plain(entry["action_type"]), "dim"), " ", plain(entry["action_target"]))]
     if "outcome_of" in entry:
         outcome = entry["outcome"]
-        shown = [f"{entry['outcome_of']}: {plain(outcome.get('status') or 'no answer')}"]
+        ended = "passed on" if outcome.get("complete") else "no answer"  # messages and tunnels have no status
+        shown = [f"{entry['outcome_of']}: {plain(outcome.get('status') or ended)}"]
         if "duration_ms" in outcome:
             shown.append(f"{outcome['duration_ms']:.0f} ms")
         error = [Text(plain(outcome["error"]), "yellow")] if outcome.get("error") else what
