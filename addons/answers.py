@@ -8,6 +8,7 @@ pass. Servers are asked not to compress.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from asyncio import Future
@@ -36,6 +37,8 @@ from .tool_watch import ToolWatch
 
 Hooked = Awaitable[None] | None
 SUCCESS = range(200, 300)
+AT_ONCE = 64 * 1024
+"""Bytes of JSON that are read in the event loop; more in a thread."""
 _PLAIN_EVENT = re.compile(rb"(?:(?:data|event|id|retry)?:[^\r\n\x00\x0b\x0c\x1c-\x1e]*\r?\n)+(?:\r?\n)+|(?:\r?\n)+")
 _LINE_END_TO_SOME = re.compile(rb"\xc2\x85|\xe2\x80[\xa8\xa9]")
 
@@ -128,7 +131,7 @@ class Answers:
         if not event.data:
             # Beside data an event has nothing to say that a client must know in any other spelling than the plain one.
             return event.raw if plain else b""
-        messages, batch = mcp_answers.read_messages(event.data)
+        messages, batch = await _messages(event.data)
         read = await self._read(flow, exchange, messages)
         if plain and read == messages:
             return event.raw
@@ -140,7 +143,7 @@ class Answers:
         self, flow: http.HTTPFlow, exchange: Exchange, response: http.Response, content: bytes
     ) -> None:
         try:
-            messages, batch = mcp_answers.read_messages(content)
+            messages, batch = await _messages(content)
             read = await self._read(flow, exchange, messages)
         except LictorError as e:
             if response.status_code in SUCCESS:
@@ -233,6 +236,13 @@ class Answers:
         exchange.peer_evidence["answer_refused"] = reason
         ids = [action.rpc_id for action in exchange.classified if action.rpc and action.rpc_id is not None]
         flow.response = why.jsonrpc(ids, batch=len(ids) > 1) if ids else why.response()
+
+
+async def _messages(data: bytes) -> tuple[list[dict[str, Any]], bool]:
+    """As `read_messages`; the agents of this worker do not wait for a large one."""
+    if len(data) <= AT_ONCE:
+        return mcp_answers.read_messages(data)
+    return await asyncio.to_thread(mcp_answers.read_messages, data)
 
 
 def _sealed_cancel(message: dict[str, Any], ids: RequestIds) -> dict[str, Any]:

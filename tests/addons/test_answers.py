@@ -10,7 +10,7 @@ import pytest
 from flows import FakeControl, make_flow, run
 from mitmproxy import http
 
-from lictor.addons.answers import Answers
+from lictor.addons.answers import AT_ONCE, Answers
 from lictor.addons.enforce import Settings
 from lictor.addons.exchange import Exchange, Tally, attach
 from lictor.addons.tool_watch import ToolWatch
@@ -27,7 +27,7 @@ from lictor.formats.errors import LedgerError
 AGENT, URN = "spiffe://e.example/agent/a", "urn:example:tool:calc"
 TARGET = Target(URN, "tool", ("https://api.example/mcp",), "mcp")
 ROOTS = {"jsonrpc": "2.0", "id": 7, "method": "roots/list"}
-TOOLS = {"jsonrpc": "2.0", "id": 1, "result": {"tools": [{"name": "add"}, {"name": "drop"}]}}
+TOOLS: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "result": {"tools": [{"name": "add"}, {"name": "drop"}]}}
 
 
 def policy(**behavior: Any) -> Policy:
@@ -146,6 +146,12 @@ async def test_lists_are_cut_down_by_what_looks_at_the_target_alone() -> None:
     reading = Reading(everything)
     assert (await reading.whole(TOOLS)).json() == TOOLS
     assert "hidden" not in reading.exchange.peer_evidence
+
+
+async def test_a_large_answer_is_read_like_a_small_one() -> None:
+    large = {**TOOLS, "result": {**TOOLS["result"], "x": "y" * AT_ONCE}}
+    assert len((await Reading().whole(large)).json()["result"]["tools"]) == 1
+    assert (await Reading().whole({**large, "id": True})).status_code == 502
 
 
 async def test_the_outcome_says_how_much_was_hidden() -> None:
