@@ -45,6 +45,7 @@ BYTES_PER_FRAME = 512
 _SLICE = 16 * 1024
 _CLOSED_STREAMS = 4096
 _FRAME_HEADER = 9
+_PREFACE = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,14 @@ class Http2Connection(BufferedH2Connection):
         return [*found, error]
 
     @property
-    def unfinished_head(self) -> bool:
-        """The peer has begun a header block and not ended it."""
-        return bool(self.incoming_buffer._headers_buffer)
+    def unfinished_head(self) -> int | None:
+        """The stream of which the peer has begun a header block and not ended it; 0: of the connection's preface."""
+        buffer = self.incoming_buffer
+        if self.state_machine.state is h2.connection.ConnectionState.CLOSED:
+            return None
+        if buffer._headers_buffer:
+            return buffer._headers_buffer[0].stream_id
+        return 0 if 0 < buffer._preamble_len < _PREFACE else None
 
     def length_differs(self, stream_id: int) -> bool:
         """Whether a message that has ended was of another length than it said. hyper-h2 looks in DATA frames only."""

@@ -180,7 +180,7 @@ class RequestStreams(_Streams, _http2.Http2Server):
         elif isinstance(event, ResponseProtocolError):
             yield from self._fail(event)
         elif isinstance(event, events.ConnectionClosed):
-            if self.h2_conn.unfinished_head:
+            if self.head_under_way is not None:
                 yield from self._record("unreadable_request", "the connection ended before a request's head did")
             yield from super()._handle_event(event)
         else:
@@ -204,11 +204,11 @@ class RequestStreams(_Streams, _http2.Http2Server):
 
     @property
     def head_under_way(self) -> int | None:
-        """Which request's head has begun and not ended."""
-        return self.h2_conn.highest_inbound_stream_id if self.h2_conn.unfinished_head else None
+        """See `patience.HeadReader`."""
+        return self.h2_conn.unfinished_head
 
     def end_head(self, reason: str, text: str) -> Commands:
-        """Give up on the head that is under way, and so on the connection."""
+        """See `patience.HeadReader`. Header blocks depend on each other: what follows could not be read either."""
         yield from self._record(reason, text)
         yield from self.protocol_error(text)
 

@@ -15,6 +15,7 @@ from mitmproxy.proxy.layers.http import _hooks as hooks
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from lictor.engine import http2_streams, patches, permit, request_reader, response_reader
+from lictor.engine.problem import problem_of
 
 HTTP1, HTTP2 = b"http/1.1", b"h2"
 HEAD = [(":method", "POST"), (":scheme", "https"), (":authority", "a.example"), (":path", "/x")]
@@ -72,6 +73,8 @@ class Middle:
         self.sent: dict[connection.Connection, bytearray] = {self.client: bytearray()}
         self.fails = 0
         self.errors: list[str] = []
+        self.refused: list[str] = []
+        """The reasons of requests that could not be read."""
         self._queue: list[events.Event] = []
         self._busy = False
         self.layer = layer.HttpLayer(made, layer.HTTPMode.transparent)
@@ -94,6 +97,8 @@ class Middle:
         flow = getattr(command, "flow", None)
         if isinstance(command, hooks.HttpRequestHeadersHook):
             flow.request.stream = True
+            if (problem := problem_of(flow)) is not None:
+                self.refused.append(problem.reason)
         elif isinstance(command, hooks.HttpResponseHeadersHook):
             flow.response.stream = True
         elif isinstance(command, hooks.HttpErrorHook):
@@ -104,9 +109,12 @@ class Middle:
         if not self._busy:
             self._busy = True
             while self._queue:
-                for command in self.layer.handle_event(self._queue.pop(0)):
-                    self._do(command)
+                self.carry_out(self.layer.handle_event(self._queue.pop(0)))
             self._busy = False
+
+    def carry_out(self, found: Any) -> None:
+        for command in found:
+            self._do(command)
 
     def _do(self, command: Any) -> None:
         if isinstance(command, commands.SendData):

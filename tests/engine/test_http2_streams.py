@@ -9,6 +9,9 @@ import h2.settings
 import pytest
 from middle import HEAD, HTTP1, HTTP2, Client2, Middle, hyper, request1
 from mitmproxy import connection
+from mitmproxy.proxy.events import Start
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 def request2(middle: Middle) -> Client2:
@@ -201,3 +204,35 @@ def test_a_response_without_a_length_to_an_old_client(monkeypatch: pytest.Monkey
     assert b"chunked" not in answer
     assert answer.endswith(b"\r\n\r\nok")
     assert middle.client.state is connection.ConnectionState.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("sent", "head"),
+    [(b"", None), (b"PRI * HTTP", 0), (PREFACE, None), (PREFACE + b"\x00\x00\x01\x01\x00\x00\x00\x00\x03\x82", 3)],
+    ids=["nothing", "half a preface", "a preface", "half a head"],
+)
+def test_a_head_that_does_not_come_to_its_end(monkeypatch: pytest.MonkeyPatch, sent: bytes, head: int | None) -> None:
+    middle = Middle(monkeypatch, HTTP2, HTTP2)
+    middle.send(middle.client, sent)
+    (reader,) = middle.ends
+    assert reader.head_under_way == head
+    middle.close(middle.client)
+    assert middle.refused == ([] if head is None else ["unreadable_request"])
+
+
+def test_a_head_that_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    middle = Middle(monkeypatch, HTTP2, HTTP2)
+    middle.send(middle.client, PREFACE + b"\x00\x00\x01\x01\x00\x00\x00\x00\x03\x82")
+    middle.carry_out(middle.layer.event_to_child(Give(middle.ends[0].end_head("head_timeout", "too slow")), Start()))
+    assert middle.refused == ["head_timeout"]
+    assert not middle.client.connected
+
+
+class Give:
+    """A layer that yields what it was given."""
+
+    def __init__(self, found: Any) -> None:
+        self._found = found
+
+    def handle_event(self, event: object) -> Any:
+        yield from self._found
