@@ -64,7 +64,6 @@ class Identify:
         return peer
 
     def _check(self, peer: Peer) -> None:
-        self._revoked.refresh()
         if self._revoked.is_revoked(peer.serial):
             raise VerificationError(f"the certificate of {peer.spiffe_id} is revoked")
         if self._now().timestamp() >= peer.expires:
@@ -75,6 +74,7 @@ class Identify:
         found = self._peers.get(client.id)
         if found is None:
             raise VerificationError("the connection has no identity")
+        self._revoked.refresh()
         self._check(found[1])
         return found[1]
 
@@ -84,6 +84,7 @@ class Identify:
 
     def no_longer_good(self) -> list[connection.Client]:
         """The open connections whose certificate is revoked or expired by now."""
+        self._revoked.refresh()
         return [client for client, peer in self._peers.values() if not self._is_good(peer)]
 
     def _is_good(self, peer: Peer) -> bool:

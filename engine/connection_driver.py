@@ -22,7 +22,7 @@ from mitmproxy.utils import human
 from .dialling import is_silent
 from .hook_dispatch import Dispatcher, Pending, hook_data
 from .http2_windows import Windows
-from .patience import Ending, Patience, TimeLimits, Wait, waits_of
+from .patience import Ending, Patience, TimeLimits, Wait, Waits, waits_of
 from .peer import Peer
 from .protocol_layers import established_tunnel
 from .upstream_opening import open_connection
@@ -56,6 +56,8 @@ class ConnectionDriver:
         self._loop = owner.loop
         self._limits = limits
         self._patience = Patience(limits)
+        self._waits: Waits | None = None  # as of `_waits_at`: they change with what happens on the connection
+        self._waits_at = 0.0
         self._last_activity = owner.loop.time()
         self._queue: collections.deque[events.Event] = collections.deque()
         self._busy = True  # until client_connected has run
@@ -344,10 +346,11 @@ class ConnectionDriver:
         """End what has lasted too long at `now`, in the loop's time. The engine asks now and then."""
         if self._busy or self._ended:
             return
-        waits = waits_of(self.layer, self.client)
-        for wait in self._patience.over(waits.found, now):
+        if self._waits is None or self._waits_at != self._last_activity:
+            self._waits, self._waits_at = waits_of(self.layer, self.client), self._last_activity
+        for wait in self._patience.over(self._waits.found, now):
             self._end_wait(wait)
-        limit = self._limits.idle if waits.idle else self._limits.stream
+        limit = self._limits.idle if self._waits.idle else self._limits.stream
         if now - self._last_activity >= limit and not self._waiting:
             log.info("closing idle connection of %s", human.format_address(self.client.peername))
             self._close(self.peer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Hashable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, layer, layers, tunnel
@@ -75,7 +75,9 @@ class Patience:
     def over(self, waits: list[Wait], now: float) -> Iterator[Wait]:
         """Of the waits of a connection those that have lasted too long. To be asked at every sweep."""
         before = self._since
-        if not before and not waits:
+        if not waits:
+            if before:
+                self._since = {}
             return
         self._since = {(wait.what, wait.key): before.get((wait.what, wait.key), now) for wait in waits}
         for wait in waits:
@@ -116,8 +118,9 @@ def waits_of(top: layer.Layer, client: Connection) -> Waits:
 
 def _of_http(http: HttpLayer, client: Connection) -> Waits:
     found = [wait for number, stream in http.streams.items() if (wait := _of_stream(http, number, stream)) is not None]
-    reader: object = http.connections.get(client)
-    if isinstance(reader, HeadReader) and (head := reader.head_under_way) is not None:
+    reader: Any = http.connections.get(client)
+    head = getattr(reader, "head_under_way", None)
+    if head is not None:
         found.append(Wait("head", (id(http), head), http))
     return Waits(found, not found and not http.streams)
 
@@ -159,8 +162,7 @@ class Ending:
             yield from self._end_answer(http, stream)
 
     def _end_head(self, http: HttpLayer) -> Commands:
-        reader: object = http.connections[self._client]
-        assert isinstance(reader, HeadReader)
+        reader = cast(HeadReader, http.connections[self._client])
         yield from reader.end_head("head_timeout", f"the head did not end within {self._limits.head:g} seconds")
 
     def _end_body(self, stream: HttpStream) -> Commands:
