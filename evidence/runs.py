@@ -151,8 +151,7 @@ def parse_run(common: Common, lines: bytes) -> Run:
         raise FormatError(f"no action: {e}") from None
     # No object is the beginning of another, so all are canonical if what they are joined to is.
     if (
-        _types(values) != _DICT
-        or _types(parameters) != _DICT
+        _types(parameters) != _DICT
         or _types(targets) != _STR
         or set(map(len, values)) != {2}
         or canonical(values) != b"[%b]" % lines.replace(b"\n", b",")

@@ -10,6 +10,7 @@ from ..formats.errors import FormatError
 MARK = b"A"
 """How a frame begins that is no JSON array."""
 MAX_RUN = 256
+"""Actions in a run."""
 MAX_OCTETS = 256 * 1024
 """Of the heads of a run, unless it is of one. A run is recorded whole or not at all; a large head risks no others."""
 _BEFORE = struct.Struct("!cQI")
@@ -54,4 +55,7 @@ def unpack(frame: bytes) -> Packed:
         raise FormatError("expected a run of actions, found another frame")
     _, number, length = _BEFORE.unpack_from(frame)
     end = _BEFORE.size + length
-    return Packed(number, frame[_BEFORE.size : end], frame[end:])
+    packed = Packed(number, frame[_BEFORE.size : end], frame[end:])
+    if packed.heads.count(b"\n") >= MAX_RUN:
+        raise FormatError(f"expected a run of at most {MAX_RUN} actions, found more")
+    return packed

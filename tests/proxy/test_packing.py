@@ -31,7 +31,10 @@ def test_bounds() -> None:
     assert not Packing(0, b"", b"{}").take(1, b"", b"x" * MAX_OCTETS)
 
 
-@pytest.mark.parametrize("frame", [b"", b"A", b"A" + bytes(11), b"B" + bytes(20)])
+TOO_MANY = Packing(0, b"", b"\n" * MAX_RUN).frame()
+
+
+@pytest.mark.parametrize("frame", [b"", b"A", b"A" + bytes(11), b"B" + bytes(20), TOO_MANY])
 def test_what_is_no_run(frame: bytes) -> None:
     with pytest.raises(FormatError, match="run"):
         unpack(frame)
