@@ -92,7 +92,6 @@ class Patience:
         return self._limits.head
 
 
-@runtime_checkable
 class HeadReader(Protocol):
     """What reads requests, of any version of HTTP."""
 
