@@ -23,7 +23,7 @@ from .packing import unpack
 log = logging.getLogger(__name__)
 
 MAX_COMMON = 1024
-"""What so many runs had in common is remembered, each of at most 4 KiB, so that it is not parsed every time."""
+"""What so many plain runs had in common is remembered, each of at most 4 KiB, so that it is not parsed every time."""
 _WORTH_KEEPING = 4096
 
 
@@ -87,7 +87,7 @@ class Desk:
         known = self._common.get(data)
         if known is None:
             known = parse_common(data)
-            if len(data) <= _WORTH_KEEPING:
+            if known.plain and len(data) <= _WORTH_KEEPING:
                 if len(self._common) >= MAX_COMMON:
                     del self._common[next(iter(self._common))]
                 self._common[data] = known

@@ -151,8 +151,11 @@ async def test_what_is_remembered_is_bounded() -> None:
     desk = desk_of(Recorder())
     for number in range(MAX_COMMON + 10):
         desk.take(run(number, action(reason=f"r{number}")), Frames(), None)  # type: ignore[arg-type]
-    desk.take(run(1, action(reason="r" * 5000)), Frames(), None)  # type: ignore[arg-type]
-    assert len(desk._common) == MAX_COMMON
+    kept = list(desk._common)
+    assert len(kept) == MAX_COMMON
+    for other in (action(reason="r" * 5000), action(traceparent="of one request")):
+        desk.take(run(1, other), Frames(), None)  # type: ignore[arg-type]
+    assert list(desk._common) == kept, "what is large, or will not come again, takes no room from others"
 
 
 async def test_what_hangs_is_not_waited_for_for_ever() -> None:

@@ -368,3 +368,14 @@ async def test_what_was_held_counts_from_when_it_goes_out(monitor: Monitor) -> N
         reasons = sorted([(await task).reason for task in tasks])
         assert reasons == (["approved", "rate_exceeded"] if not again else ["rate_exceeded"] * 2)
         await monitor.ledger.close()
+
+
+async def test_it_is_idle_only_while_nothing_has_a_memory(tmp_path: Path) -> None:
+    """Then the recorder asks it nothing, so it must be exact."""
+    monitor = Monitor(tmp_path).start(bound({"type": "allowlist", "values": [TOOL]}))
+    assert monitor.state.idle(A)
+    put_in_force = await monitor.state.change(bound(rate(1)), monitor.ledger, lambda: SqliteReader(monitor.path))
+    assert not monitor.state.idle(A), "what is let out meanwhile has to be remembered"
+    put_in_force()
+    assert not monitor.state.idle(A)
+    await monitor.ledger.close()
