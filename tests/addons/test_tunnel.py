@@ -18,6 +18,7 @@ from lictor.bindings.schema import load_binding
 from lictor.bindings.target import Target
 from lictor.engine.problem import Problem
 from lictor.engine.tunnel_layer import Tunnel
+from lictor.evidence.entry import Receipt
 from lictor.formats.errors import LictorError, VerificationError
 
 AGENT = "spiffe://x.test/agent/a"
@@ -117,6 +118,11 @@ async def test_denied_by_the_control_process_or_not_recorded(control: FakeContro
     connect = Connect(control, policy(URN))
     assert not await connect.hello("pinned.example")
     assert connect.exchange.receipts == ()
+
+
+async def test_a_denial_here_is_not_undone_by_a_receipt(control: FakeControl, monkeypatch: Any) -> None:
+    monkeypatch.setattr(control, "answer", lambda draft: Receipt(0, 1.0, "allow", "allowed", "w", "n"))
+    assert not await Connect(control, policy(URN)).hello("other.example")
 
 
 async def test_revoked_since_the_connect(control: FakeControl) -> None:

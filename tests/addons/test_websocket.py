@@ -188,6 +188,14 @@ async def test_denied_by_the_control_process(control: FakeControl, monkeypatch: 
     assert batch.refusal == "lictor refused (rate_exceeded, entry 1)"
 
 
+async def test_a_denial_here_is_not_undone_by_a_receipt(control: FakeControl, monkeypatch: Any) -> None:
+    socket = Socket(control, NO_SECRETS)
+    monkeypatch.setattr(control, "answer", lambda draft: Receipt(0, 1.0, "allow", "allowed", "w", "n"))
+    message = text("secret")
+    await socket.say(message)
+    assert not message.passes
+
+
 async def test_not_recorded_not_passed_on(control: FakeControl, monkeypatch: Any) -> None:
     socket = Socket(control)
     monkeypatch.setattr(control, "answer", lambda draft: LictorError("no answer"))
