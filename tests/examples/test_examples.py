@@ -81,6 +81,33 @@ def test_the_data_source_serves_a_client_with_a_certificate(world: World, progra
     assert counts(world, "data") == {"connections": 1, "requests": 1}
 
 
+def test_an_orchestrator_delegates_to_whom_is_vouched_for(world: World, programs: Programs, tmp_path: Path) -> None:
+    tls = ("--cert", str(world.outside / "server.pem"), "--key", str(world.outside / "server.key"))
+    tool = listening(run(programs, world, "tool", "mcp_tool_server.py", *tls, "--calls", str(world.calls("tool"))))
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}/"
+    listening(run(programs, world, "b", "sub_agent.py", "--url", url, "--tool", tool, "--port", str(port)))
+    verifier = tmp_path / "verifier.py"
+    verifier.write_text("import sys\nsys.exit({'good': 0, 'bad': 1}.get(sys.argv[1].rpartition('/')[2], 3))\n")
+    ask = ("--ask", f"{sys.executable} {verifier}", "--work", "one two three")
+    agents = [f"spiffe://x/agent/{name}={url}" for name in ("bad", "new", "good", "other")]
+    done = run(programs, world, "orchestrator", "orchestrator.py", *ask, *agents)
+    steps = [json.loads(line) for line in done.lines(60)]
+    assert [(step["agent"].rpartition("/")[2], step["ok"]) for step in steps[:-1]] == [
+        ("bad", False),
+        ("new", False),
+        ("good", True),
+    ]
+    assert (steps[-1]["step"], steps[-1]["answer"]) == ("delegate", "3 words")
+    assert done.stop() == 0
+
+    nobody = run(programs, world, "in-vain", "orchestrator.py", "--ask", "/nowhere/ask", "--work", "x", agents[2])
+    assert [json.loads(line) for line in nobody.lines(60)] == [
+        {"step": "ask", "agent": "spiffe://x/agent/good", "ok": False, "code": None}
+    ]
+    assert nobody.stop() == 1
+
+
 def counts(world: World, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(world.calls(name).read_text())
     return found
