@@ -51,6 +51,15 @@ def install() -> None:
     layer.Http2Client = ResponseStreams  # type: ignore[attr-defined]
 
 
+class NotTaken:
+    """In place of mitmproxy's error codes: the server says that it has done nothing for this request."""
+
+    name = "NOT_TAKEN"
+
+    def http_status_code(self) -> int:
+        return HTTPStatus.BAD_GATEWAY
+
+
 class _Streams(_http2.Http2Connection):
     """What both sides have in common. Streams are numbered as on this connection; `http_id` gives the HTTP layer's."""
 
@@ -136,17 +145,25 @@ class _Streams(_http2.Http2Connection):
         self.streams.pop(stream_id, None)
         if not self.is_closed(stream_id):
             self.h2_conn.reset_stream(stream_id, ErrorCodes.PROTOCOL_ERROR)
-        yield ReceiveHttp(self.ReceiveProtocolError(stream_id, text, self.ReceiveProtocolError.code))
+        yield self._error(stream_id, text, self.ReceiveProtocolError.code)
 
     def _reset(self, event: h2.events.StreamReset) -> Commands:
         if self.streams.pop(event.stream_id, None) is None:
             return
         code = int(event.error_code or 0)
         name = ErrorCodes(code).name if code in list(ErrorCodes) else str(code)
-        kinds = {ErrorCodes.CANCEL: ErrorCode.CANCEL, ErrorCodes.HTTP_1_1_REQUIRED: ErrorCode.HTTP_1_1_REQUIRED}
+        kinds: dict[int, Any] = {
+            ErrorCodes.CANCEL: ErrorCode.CANCEL,
+            ErrorCodes.HTTP_1_1_REQUIRED: ErrorCode.HTTP_1_1_REQUIRED,
+            ErrorCodes.REFUSED_STREAM: NotTaken(),
+        }
         text = f"the stream was reset ({name})" if event.remote_reset else f"the message is malformed ({name})"
-        kind = kinds.get(code, self.ReceiveProtocolError.code)  # type: ignore[call-overload]
-        yield ReceiveHttp(self.ReceiveProtocolError(event.stream_id, text, kind))
+        yield self._error(event.stream_id, text, kinds.get(code, self.ReceiveProtocolError.code))
+
+    def _error(self, stream_id: int, text: str, code: Any) -> ReceiveHttp:
+        error = self.ReceiveProtocolError(stream_id, text, self.ReceiveProtocolError.code)
+        error.code = code
+        return ReceiveHttp(error)
 
     def _going_away(self, event: GoingAway) -> Commands:
         yield from ()
@@ -234,9 +251,12 @@ class RequestStreams(_Streams, _http2.Http2Server):
         stream_id, status = event.stream_id, event.code.http_status_code()
         if self.is_closed(stream_id):
             return
+        headers_sent = self.h2_conn.streams[stream_id].state_machine.headers_sent
         if not self.is_open_for_us(stream_id):
             self._stop(stream_id)
-        elif status is not None and not self.h2_conn.streams[stream_id].state_machine.headers_sent:
+        elif isinstance(event.code, NotTaken) and not headers_sent:
+            self.h2_conn.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)  # it may be sent again, whatever it was
+        elif status is not None and not headers_sent:
             stream = self.http.streams.get(stream_id)
             told = grpc_status.failed if stream and grpc_status.is_grpc(stream.flow.request) else failure
             response = told(HTTPStatus(status), event.message)
@@ -325,13 +345,15 @@ class ResponseStreams(_Streams, _http2.Http2Client):
 
     def _going_away(self, event: GoingAway) -> Commands:
         self.going_away = True
+        text = "the server goes away and has not taken the request"
         for stream_id in [found for found in self.streams if found > event.last_stream_id]:
-            yield from self._malformed(stream_id, "the server goes away and has not taken the request")
+            del self.streams[stream_id]
+            yield self._error(stream_id, text, NotTaken())
         for http_id in list(self.stream_queue):
             del self.stream_queue[http_id]
             ours = self.h2_conn.get_next_available_stream_id()
             self.our_stream_id[http_id], self.their_stream_id[ours] = ours, http_id
-            yield from self._malformed(ours, "the server goes away and has not taken the request")
+            yield self._error(ours, text, NotTaken())
 
     def _sweep(self) -> None:
         super()._sweep()

@@ -108,3 +108,28 @@ def test_a_tunnel_is_forgotten_with_its_connection() -> None:
     assert one.tunnel(client) == TUNNEL
     one.client_disconnected(client)
     assert one.tunnel(client) is None
+
+
+@pytest.mark.parametrize(
+    ("authority", "reason"),
+    [
+        (b"api.example", None),
+        (b"API.example:443", None),
+        (b"evil.example", "misdirected_request"),
+        (b"api.example:8443", "misdirected_request"),
+        (b"", "doubtful_name"),
+        (b"u@api.example", "doubtful_name"),
+        (b"\xc3\xa9.example", "doubtful_name"),
+        (b"xn--bcher-kva.example", "misdirected_request"),
+    ],
+)
+def test_the_name_of_an_http2_request_is_its_authority(authority: bytes, reason: str | None) -> None:
+    """A client may think that one connection serves several names: it is told to make another."""
+    request = make_flow(host_header=b"evil.example").request
+    request.http_version, request.data.authority = "HTTP/2.0", authority
+    if reason is None:
+        assert same_name(request, TUNNEL, "api.example") == TUNNEL
+        return
+    with pytest.raises(NameRefused) as refused:
+        same_name(request, TUNNEL, "api.example")
+    assert refused.value.reason == reason

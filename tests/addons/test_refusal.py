@@ -66,6 +66,8 @@ def test_what_could_not_be_recorded_names_no_entry() -> None:
         ("unreadable_request", 400, "http_request_error"),
         ("body_too_large", 413, "http_request_error"),
         ("head_too_large", 431, "http_request_error"),
+        ("misdirected_request", 421, "http_request_error"),
+        ("too_many_frames", 400, "http_request_error"),
         ("monitor_error", 503, "proxy_internal_error"),
         ("overloaded", 503, "proxy_internal_error"),
     ],
@@ -120,3 +122,17 @@ def test_clients_of_models_find_the_sentence_where_they_look() -> None:
         "message": "refused by lictor: Use another model.",
     }
     assert problem["detail"] == "Use another model."
+
+
+def test_grpc_callers_get_a_status_of_theirs_and_the_evidence() -> None:
+    response = REFUSAL.grpc()
+    assert (response.status_code, response.content) == (200, b"")
+    assert (response.headers["content-type"], response.headers["grpc-status"]) == ("application/grpc", "7")
+    assert response.headers["grpc-message"].startswith("Forbidden: lictor refused (not_in_allowlist, entry 7).")
+    assert response.headers.get_all("behavioral-evidence") == ["bet.one", "bet.two"]
+    assert "http_request_denied" in response.headers["proxy-status"]
+
+
+def test_what_a_hint_quotes_does_not_break_out_of_the_grpc_message() -> None:
+    message = Refusal("spiffe://x.test/monitor/m", "doubtful_name", "100 %\r\nx: y").grpc().headers["grpc-message"]
+    assert "100 %25??x: y" in message
