@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from end_to_end.talkers import TEXT, Talker, frame, read_frame, upgrade
 from end_to_end.test_open_exchanges import Endless
 from end_to_end.wire import Answer, Wire, head
-from end_to_end.world import Monitor, Outside, Server, free_port, target, until
+from end_to_end.world import Monitor, Outside, Server, binding, free_port, target, until
 
 from lictor.certs.domain import TrustDomain
 from lictor.cli import cli
@@ -362,3 +363,34 @@ def test_a_delegation_that_is_held_on_both_sides(make_monitor: Callable[..., Mon
     shown = json.loads(done.stdout)
     assert [edge["state"] for edge in shown["chain"]["edges"]] == ["agreed"], shown
     assert done.exit_code == 0, shown
+
+
+def test_messages_of_a_websocket_wait_too(
+    make_monitor: Callable[..., Monitor], outside: Outside, domain: TrustDomain
+) -> None:
+    """What the agent says, and what it is told; and what nobody waits for any more."""
+    with contextlib.closing(Talker(outside)) as talker:
+        at = f"localhost:{talker.port}"
+        document = binding(http_request=[f"https://{at}/**"], websocket_message=[f"https://{at}/**"])
+        secret = behavior("secret", "hold", (), type="pattern", forbidden={"": "secret"})
+        document["expected_behaviors"].append(
+            secret | {"observable_actions": ["websocket_message"], "targets": [f"https://{at}/**"]}
+        )
+        local = target("urn:test:tool:local", "tool", f"https://{at}/x")
+        more = f'[interception]\nupstream_ca = "{outside.ca}"\n'
+        monitor = make_monitor("chat", {"main": document}, local, more=more)
+        place = Place(monitor, talker, domain, 0)  # type: ignore[arg-type]
+        with Wire(monitor) as wire:
+            assert upgrade(wire, at, "/open/x").status == 101
+            wire.send(frame(TEXT, b"hello"))
+            assert read_frame(wire) == (TEXT, b"hello")
+            wire.send(frame(TEXT, b"secret"))
+            for direction in ("out", "in"):
+                (seq,) = place.waiting()
+                held = place.entry(0, seq=seq)["action_parameters"]
+                assert held["direction"] == direction
+                place.lictor("approve", str(seq))
+            assert read_frame(wire) == (TEXT, b"secret")
+            wire.send(frame(TEXT, b"secret again"))
+            (seq,) = place.waiting()
+        assert place.entry(0, decision_of=seq)["reason"] == "caller_gone"
