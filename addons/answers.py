@@ -56,22 +56,17 @@ class Answers:
 
     def request(self, flow: http.HTTPFlow) -> None:
         exchange = exchange_of(flow)
-        if exchange is None or exchange.permit is None or exchange.inbound:
-            return
-        target = exchange.classified[0].catalog_target
-        if target is None or target.protocol != "mcp":
-            return
-        headers = flow.request.headers
-        if "accept-encoding" in headers:
-            headers["accept-encoding"] = "identity"
-        ids = ids_of(self._settings.salt, exchange.agent_id, target, headers.get("mcp-session-id", ""))
-        exchange.reading = Reading(target, ids, "mcp-method" not in headers)
+        if exchange is not None and _server(exchange) is not None and "accept-encoding" in flow.request.headers:
+            flow.request.headers["accept-encoding"] = "identity"
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         exchange, response = exchange_of(flow), flow.response
-        reading = exchange.reading if exchange is not None else None
-        if exchange is None or reading is None or response is None:
+        target = _server(exchange) if exchange is not None else None
+        if exchange is None or target is None or response is None:
             return
+        asked = flow.request.headers
+        ids = ids_of(self._settings.salt, exchange.agent_id, target, asked.get("mcp-session-id", ""))
+        reading = exchange.reading = Reading(target, ids, "mcp-method" not in asked)
         types, encodings = (response.headers.get_all(name) for name in ("content-type", "content-encoding"))
         media = types[0].lower() if types else ""
         if any(encoding.strip().lower() != "identity" for encoding in encodings):
@@ -236,6 +231,14 @@ class Answers:
         exchange.peer_evidence["answer_refused"] = reason
         ids = [action.rpc_id for action in exchange.classified if action.rpc and action.rpc_id is not None]
         flow.response = why.jsonrpc(ids, batch=len(ids) > 1) if ids else why.response()
+
+
+def _server(exchange: Exchange) -> Target | None:
+    """The MCP server that the request was let out to."""
+    if exchange.permit is None or exchange.inbound:
+        return None
+    target = exchange.classified[0].catalog_target
+    return target if target is not None and target.protocol == "mcp" else None
 
 
 async def _messages(data: bytes) -> tuple[list[dict[str, Any]], bool]:
