@@ -132,7 +132,7 @@ class ConnectionDriver:
         """Bytes have come in from a peer."""
         if peer.closed_seen:
             return
-        if (self._waiting or (self._connecting and peer is self.peer)) and not peer.windowed:
+        if (self._waiting or (self._connecting and peer is self.peer)) and not (peer.windowed or self.peer.windowed):
             self._held += len(data)
             if self._held > HELD_BYTES_MAX:
                 self.regulate()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Client, Connection
 from mitmproxy.proxy.layers.http import HttpLayer, HttpStream
 
 from .peer import Peer
@@ -57,6 +57,9 @@ class Windows:
                         end.acknowledge(stream_id)
                 end.flush()
         choked = {self._source(end, found) for end in self._ends.values() for found in end.all_stuck()}
+        for end in self._ends.values():
+            if isinstance(end.conn, Client):  # what a stream waits for must not stop the others
+                choked.update(found.context.server for found in end.http.streams.values() if found._paused)
         for connection, peer in self._peers.items():
             peer.choked = connection in choked
 

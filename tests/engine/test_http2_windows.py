@@ -108,6 +108,19 @@ def test_a_socket_of_http1_is_choked_while_its_data_waits(direction: str) -> Non
     assert not world.peers[source].choked
 
 
+def test_a_server_of_http1_is_not_read_while_its_stream_waits_and_only_that_one() -> None:
+    """It may wait long, for somebody's decision."""
+    world = World(server_speaks_2=False)
+    other = connection.Server(address=("a.example", 443))
+    world.peers[other] = Peer()
+    world.stream._paused = object()
+    world.windows.balance()
+    assert [peer.choked for peer in world.peers.values()] == [False, True, False]
+    world.stream._paused = None
+    world.windows.balance()
+    assert not any(peer.choked for peer in world.peers.values())
+
+
 def test_ends_whose_connection_is_gone_are_left_out() -> None:
     world = World()
     assert world.peers[world.server].windowed
