@@ -40,7 +40,6 @@ class Talker:
         self.got: list[str | bytes] = []
         self.closed: list[tuple[int, str]] = []
         self.handshakes: list[dict[str, str]] = []
-        self.open = 0
         context = None
         if outside is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -54,7 +53,6 @@ class Talker:
     def _serve(self, connection: ServerConnection) -> None:
         assert connection.request is not None
         self.handshakes.append(dict(connection.request.headers.raw_items()))
-        self.open += 1
         with contextlib.suppress(Exception):
             for message in connection:
                 self.got.append(message)
@@ -67,9 +65,13 @@ class Talker:
                     connection.close(4001, "as you wish")
                 else:
                     connection.send(message)
-        self.open -= 1
         frame = connection.protocol.close_rcvd
         self.closed.append((frame.code, frame.reason) if frame else (1006, ""))
+
+    @property
+    def open(self) -> int:
+        """How many connections have not ended."""
+        return len(self.handshakes) - len(self.closed)
 
     def close(self) -> None:
         self._server.shutdown()

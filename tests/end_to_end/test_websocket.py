@@ -45,12 +45,12 @@ class Place:
     @contextlib.contextmanager
     def wire(self, path: str = "/open/x", *headers: str) -> Iterator[Wire]:
         """A WebSocket of which every byte is written by hand; at the end the server has seen the end too."""
-        closed = len(self.talker.closed)
+        before = self.talker.open
         with Wire(self.monitor) as wire:
             answer = upgrade(wire, self.at, path, *headers)
             assert answer.status == 101, answer
             yield wire
-        until(lambda: len(self.talker.closed) > closed)
+        until(lambda: self.talker.open <= before)
 
     @property
     def both(self) -> ssl.SSLContext:
