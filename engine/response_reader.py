@@ -19,7 +19,7 @@ from mitmproxy.proxy.layers.http._events import ErrorCode, RequestEndOfMessage, 
 from mitmproxy.proxy.layers.http._http1 import Http1Client, make_body_reader
 
 from .http1_messages import Messages
-from .request_reader import MAX_HEAD
+from .request_reader import MAX_HEAD, head_size
 
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9][0-9]( |$)")
 
@@ -52,7 +52,7 @@ class ResponseReader(Messages, Http1Client):
         while lines is not None and (not lines or _INTERIM.match(bytes(lines[0]))):
             lines = self.buf.maybe_extract_lines()
         try:
-            if (len(self.buf) if lines is None else sum(map(len, lines))) > MAX_HEAD:
+            if (len(self.buf) if lines is None else head_size(lines)) > MAX_HEAD:
                 raise ValueError(f"its head has more than {MAX_HEAD} bytes")
             if lines is None:
                 return

@@ -187,6 +187,7 @@ UNREADABLE = {
     "chunked in HTTP/1.0": (b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", "invalid_request"),
     "CONNECT": (b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n", "name_mismatch"),
     "head too large": (GET[:-2] + b"X: " + b"x" * request_reader.MAX_HEAD + b"\r\n\r\n", "head_too_large"),
+    "head of many short fields": (GET[:-2] + b"a:\r\n" * 2100 + b"\r\n", "head_too_large"),
     "head without end": (b"x" * (request_reader.MAX_HEAD + 1), "head_too_large"),
 }
 
