@@ -18,6 +18,7 @@ _CA_FILES = (
     "GIT_SSL_CAINFO",  # git
     "NODE_EXTRA_CA_CERTS",  # Node, undici, npm: added to the roots that Node has built in
     "npm_config_cafile",  # npm
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",  # gRPC
     "AWS_CA_BUNDLE",
     "CARGO_HTTP_CAINFO",
     "DENO_CERT",

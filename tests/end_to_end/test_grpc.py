@@ -7,6 +7,8 @@ import concurrent.futures
 import contextlib
 import os
 import queue
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -81,6 +83,7 @@ class Place:
     monitor: Monitor
     service: Service
     channel: Any
+    at: str
 
     def call(self, kind: str, method: str, argument: Any, **more: Any) -> Any:
         return getattr(self.channel, kind)(f"/test.Service/{method}")(argument, timeout=30, **more)
@@ -105,7 +108,7 @@ def place(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[P
     with sidecar(monitor) as proxy:
         options = (("grpc.http_proxy", proxy), ("grpc.enable_http_proxy", 1))
         with grpc.secure_channel(f"localhost:{port}", trust, options) as channel:
-            yield Place(monitor, service, channel)
+            yield Place(monitor, service, channel, f"localhost:{port}")
     server.stop(None).wait()
 
 
@@ -146,6 +149,20 @@ def test_unary(place: Place) -> None:
     outcome = place.monitor.outcome(since)
     assert (outcome["status"], outcome["complete"]) == (200, True)
     assert (outcome["request_bytes"], outcome["response_bytes"]) == (8, 8), "five bytes and the message"
+
+
+def test_unchanged_through_exec(place: Place) -> None:
+    """What `lictor exec` sets is all that a client needs."""
+    code = (
+        "import grpc, sys\n"
+        "channel = grpc.secure_channel(sys.argv[1], grpc.ssl_channel_credentials())\n"
+        "print(channel.unary_unary('/test.Service/Unary')(b'abc', timeout=60))\n"
+    )
+    command = [sys.executable, "-m", "lictor", "exec", "--agent", "default", "-c", str(place.monitor.config), "--"]
+    run = subprocess.run(
+        [*command, sys.executable, "-c", code, place.at], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert run.stdout == "b'cba'\n", run.stderr
 
 
 def test_streams(place: Place) -> None:
