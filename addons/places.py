@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import socket
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -59,6 +59,12 @@ class Resolver:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._timeout):
             return await loop.run_in_executor(self._threads, _addresses, host)
+
+
+def own_addresses(listeners: Iterable[Authority]) -> frozenset[Authority]:
+    """The addresses of our own listeners, which may be configured by name. Raises OSError."""
+    found = (([host] if is_address(host) else _addresses(host), port) for host, port in listeners)
+    return frozenset((address, port) for addresses, port in found for address in addresses)
 
 
 def _addresses(host: str) -> list[str]:
@@ -158,6 +164,7 @@ class Places:
 
     def _is_ours(self, address: str, port: int) -> bool:
         """Whether dialling this would come back to one of our own listeners, also one on every address."""
+        address = str(_meant(address))
         if (address, port) in self._own:
             return True
         everywhere = any(own == port and ipaddress.ip_address(host).is_unspecified for host, own in self._own_ips)
@@ -166,12 +173,16 @@ class Places:
 
 def dialable(address: str, named_by_catalog: bool) -> bool:
     """Whether an address may be dialled: global ones; others only where the catalog names the host."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        ip = _embedded(ip) or ip
+    ip = _meant(address)
     if ip.is_multicast or ip.is_unspecified or ip.is_link_local:
         return False
     return named_by_catalog or ip.is_global
+
+
+def _meant(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address without a zone, and as IPv4 where it leads there."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return (_embedded(ip) or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
 
 
 def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:

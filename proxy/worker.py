@@ -28,7 +28,7 @@ from ..addons.identify import Identify
 from ..addons.ingress import Ingress, IngressSettings
 from ..addons.open_exchanges import REVOKED, OpenExchanges
 from ..addons.outcome import Outcome
-from ..addons.places import Places, Resolver
+from ..addons.places import Places, Resolver, own_addresses
 from ..addons.tool_watch import ToolWatch
 from ..addons.tunnel import Tunnels
 from ..addons.usage import Usage
@@ -166,7 +166,7 @@ class Worker:
         guard = Guard()
         places = Places(
             lambda: self._policy.catalog,
-            frozenset(config.listen.named().values()),
+            own_addresses(config.listen.named().values()),
             Resolver(config.limits.dns_timeout_s),
             _fixed_upstreams(config),
         )

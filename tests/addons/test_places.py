@@ -13,7 +13,7 @@ from mitmproxy.proxy import server_hooks
 
 from lictor.addons import places as module
 from lictor.addons.guard import NameRefused
-from lictor.addons.places import LOOKUPS_PER_AGENT, Places, Resolver, dialable, is_of_this_machine
+from lictor.addons.places import LOOKUPS_PER_AGENT, Places, Resolver, dialable, is_of_this_machine, own_addresses
 from lictor.bindings.catalog import Catalog
 from lictor.bindings.target import Target
 from lictor.engine.dialling import addresses_of
@@ -124,6 +124,7 @@ def test_what_was_not_resolved_is_not_dialled() -> None:
         ("link-local with a zone", "local.example", {"local": ["fe80::1%eth0"]}, "address_refused"),
         ("loopback, written as such", "127.0.0.1", {}, "address_refused"),
         ("this monitor", "local.example", {"local": ["192.0.2.7"]}, "address_refused"),
+        ("this monitor, as IPv6", "local.example", {"local": ["::ffff:192.0.2.7"]}, "address_refused"),
     ],
 )
 async def test_not_dialled(what: str, host: str, addresses: Any, reason: str) -> None:
@@ -158,6 +159,11 @@ async def test_a_listener_on_every_address_is_ours_under_each_of_them() -> None:
     await made.find(CLIENT, AGENT, ("local.example", 443))
     assert is_of_this_machine("127.0.0.1")
     assert not is_of_this_machine("192.0.2.7")
+
+
+def test_listeners_may_be_configured_by_name() -> None:
+    assert ("127.0.0.1", 8443) in own_addresses([("localhost", 8443)])
+    assert own_addresses([("0.0.0.0", 1), ("::1", 2)]) == {("0.0.0.0", 1), ("::1", 2)}
 
 
 async def test_nothing_is_kept_of_a_connection_that_has_ended() -> None:

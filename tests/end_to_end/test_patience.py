@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from end_to_end import http2
+from end_to_end.http2 import Http2
+from end_to_end.refused_http2 import headers
 from end_to_end.wire import Answer, Wire, chunked, head
 from end_to_end.world import Monitor, Outside, Server, binding, target, until
 
@@ -50,6 +53,8 @@ class Place:
     monitor: Monitor
     server: Slow
     wires: dict[str, Wire] = field(default_factory=dict)
+    clients: dict[str, Http2] = field(default_factory=dict)
+    streams: dict[str, int] = field(default_factory=dict)
 
     @property
     def at(self) -> str:
@@ -93,6 +98,21 @@ def begin(place: Place, name: str) -> None:
             wire.send(head("POST", "/open/x", here, "Transfer-Encoding: chunked") + b"1\r\na\r\n")
 
 
+def begin_http2(place: Place, name: str) -> None:
+    client = place.clients[name] = Http2(place.monitor, place.at)
+    match name:
+        case "head":
+            client.send(headers(1, b"\x82").serialize())  # and its CONTINUATION never comes
+        case "body":
+            fields = http2.head(place.at, "/mcp", "POST", ("content-type", "application/json"))
+            place.streams[name] = client.ask(fields, PART, end=False)
+        case "answer":
+            place.streams[name] = client.ask(http2.head(place.at, "/open/silent"))
+        case "between requests":
+            assert client.get("/open/x").status == 200
+
+
+HTTP2 = ["head", "body", "answer", "between requests"]
 ENDED = [
     "head to the proxy",
     "nothing at all",
@@ -119,9 +139,11 @@ def place(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[P
         made = Place(monitor, server)
         for name in [*ENDED, "long answer", "long upload"]:
             begin(made, name)
+        for name in HTTP2:
+            begin_http2(made, name)
         yield made
         server.go_on.set()
-        for wire in made.wires.values():
+        for wire in [*made.wires.values(), *(client.wire for client in made.clients.values())]:
             wire.socket.close()
 
 
@@ -152,8 +174,8 @@ def test_a_body_that_must_be_judged(place: Place) -> None:
     """Fewer bytes than it should bring do not help."""
     answer = drip(place.wire("body"), b" ")
     assert (answer.status, answer.json()["reason"]) == (408, "body_timeout")
-    (entry,) = place.entries("body_timeout")
-    assert (answer.json()["entry"], entry["decision"]) == (entry["seq"], "deny")
+    entry = next(e for e in place.entries("body_timeout") if e["seq"] == answer.json()["entry"])
+    assert entry["decision"] == "deny"
     assert "/mcp" not in [request[1] for request in place.server.requests]
 
 
@@ -172,6 +194,20 @@ def test_a_server_that_does_not_answer(place: Place) -> None:
     outcome = place.monitor.wait_for(lambda e: e.get("outcome_of") == entry["seq"])["outcome"]
     assert (outcome["status"], outcome["complete"]) == (0, False)
     assert "did not answer within 1 seconds" in outcome["error"]
+
+
+def test_http2(place: Place) -> None:
+    """Each stream waits for itself; only a head that does not end ends the connection, as no frame can follow it."""
+    body, answer = place.clients["body"], place.clients["answer"]
+    refused = body.answer(place.streams["body"])
+    assert (refused.status, refused.json()["reason"]) == (408, "body_timeout")
+    late = answer.answer(place.streams["answer"])
+    assert (late.status, late.json()["status"]) == (504, 504)
+    assert answer.get("/open/x").status == 200, "another stream of the same connection"
+    for name in ("head", "between requests"):
+        assert ended(place.clients[name].wire)
+    assert len(place.entries("head_timeout")) == 3
+    assert len(place.entries("body_timeout")) == 2
 
 
 def test_what_goes_on_is_not_ended(place: Place) -> None:
