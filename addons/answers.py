@@ -144,8 +144,11 @@ class Answers:
             if response.status_code in SUCCESS:
                 self._refuse(flow, exchange, getattr(e, "reason", "monitor_error"), str(e))
             return
-        if read != messages:
-            response.content = json.dumps(read if batch else read[0] if read else {}).encode("ascii")
+        if not read:
+            text = "The server asked for what is not allowed, and answered nothing else."
+            self._refuse(flow, exchange, "server_request_denied", text)
+        elif read != messages:
+            response.content = json.dumps(read if batch else read[0]).encode("ascii")
 
     async def _read(
         self, flow: http.HTTPFlow, exchange: Exchange, messages: list[dict[str, Any]]

@@ -40,8 +40,8 @@ def read_messages(data: bytes) -> tuple[list[dict[str, Any]], bool]:
     except FormatError as e:
         raise Unclassifiable("unparsable_answer", f"the answer cannot be judged: {e}") from None
     messages = value if isinstance(value, list) else [value]
-    if len(messages) > MAX_BATCH:
-        raise Unclassifiable("unparsable_answer", f"a batch has {len(messages)} messages, expected up to {MAX_BATCH}")
+    if not messages or len(messages) > MAX_BATCH:
+        raise Unclassifiable("unparsable_answer", f"a batch has {len(messages)} messages, expected 1 to {MAX_BATCH}")
     for message in messages:
         try:
             check_message(message)

@@ -171,6 +171,15 @@ async def test_bytes_that_pass_are_counted_as_they_pass() -> None:
     assert reading.exchange.response_tally.size == len(passed) > 0
 
 
+async def test_of_a_batch_what_is_allowed_passes_and_where_nothing_is_left_the_agent_is_told() -> None:
+    denied = {**ROOTS, "method": "sampling/createMessage"}
+    assert (await Reading().whole([denied, {"jsonrpc": "2.0", "id": 1, "result": {}}])).json() == [
+        {"jsonrpc": "2.0", "id": 1, "result": {}}
+    ]
+    for answer in (await Reading().whole(denied), await Reading().whole([denied])):
+        assert (answer.status_code, answer.json()["error"]["data"]["reason"]) == (403, "server_request_denied")
+
+
 async def test_an_answer_that_cannot_be_read_is_replaced() -> None:
     reading = Reading()
     answer = await reading.whole({"jsonrpc": "2.0", "id": 1})

@@ -64,6 +64,7 @@ def test_messages_are_read(batch: bool) -> None:
         {},
         {"jsonrpc": "1.0", "id": 1, "result": {}},
         {**request("ping"), "id": None},
+        [],
         [[]],
         [result()] * 65,
         result(Tools=[]),
