@@ -54,6 +54,16 @@ def test_others(trust: TrustDomain, accepted: str, domain: str, file: str, what:
         expected(trust, accepted, domain).check(der(trust.path / file / "cert.pem"))
 
 
+def test_a_revoked_one(tmp_path: Path) -> None:
+    trust = TrustDomain.create(tmp_path / "trust", "s.test")
+    files, one = trust.add_verifier("v"), expected(trust, "spiffe://s.test/verifier/v")
+    (trust.path / "agents/v").symlink_to(files.directory)
+    one.check(der(files.cert))
+    trust.revoke_agent("v")
+    with pytest.raises(VerificationError, match="is revoked"):
+        one.check(der(files.cert))
+
+
 def test_no_certificate(trust: TrustDomain) -> None:
     with pytest.raises(VerificationError, match="no certificate"):
         expected(trust, "spiffe://s.test/verifier/v").check(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -25,7 +26,7 @@ from lictor.formats import jws
 from lictor.formats.errors import UsageError, VerificationError
 from lictor.verifier import ear
 from lictor.verifier.asking import verify
-from lictor.verifier.config import load
+from lictor.verifier.config import load, schema
 from lictor.verifier.desk import Desk
 from lictor.verifier.service import Service, openapi
 
@@ -160,8 +161,8 @@ async def test_every_path_is_described_and_served(served: Served) -> None:
             operation = item[method]
             assert {"200", "403"} <= set(operation["responses"])
     # The schemas themselves are ones.
-    for schema in openapi()["components"]["schemas"].values():
-        jsonschema.Draft202012Validator.check_schema(schema)
+    for one in openapi()["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(one)
 
 
 @pytest.mark.parametrize(
@@ -366,3 +367,16 @@ async def test_a_monitor_s_key_makes_no_result(served: Served, one: Pusher) -> N
     jwks = json.dumps({"keys": [one.jwk]}).encode()
     with pytest.raises(VerificationError, match="the result is of spiffe"):
         served.verified(forged.encode(), jwks, (AGENT,), None)
+
+
+def test_documented() -> None:
+    """Every key of the configuration is in docs/verifier.md, and every reason that a result can name."""
+    folder = Path(__file__).parents[2]
+    text = (folder / "docs/verifier.md").read_text()
+    for key, table in schema()["properties"].items():
+        for name in [f"{key}.{inner}" for inner in table.get("properties", {})] or [key]:
+            assert f"`{name}`" in text
+    code = (folder / "verifier/register.py").read_text() + (folder / "verifier/appraisal.py").read_text()
+    named = set(re.findall(r'(?:yield |Reason\.of\()"([a-z_]+)"', code))
+    assert {"forked", "violations", "policy_missing"} <= named
+    assert not [what for what in named if f"`{what}`" not in text]
