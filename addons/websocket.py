@@ -131,6 +131,8 @@ class WebSocket:
             if why:
                 assert exchange.upgrade is not None
                 exchange.upgrade.refused, batch.refusal = why, _told(why, answer)
+                if not isinstance(answer, Receipt):
+                    batch.code = CloseReason.TRY_AGAIN_LATER
                 break
             message.passes = True
         batch.done = partial(self._done, exchange, [m for m, _, _ in judged], receipts, began)

@@ -72,13 +72,15 @@ def _nothing() -> None:
 class Batch:
     """Messages to be judged, in order. The first that does not pass ends the connection.
 
-    `refusal`: what the close says to the side that opened the connection. `done` is called when `sent` is known.
+    `refusal`: what the close says to the side that opened the connection; `code`: its code. `done` is called when
+    `sent` is known.
     """
 
     context: context.Context
     flow: http.HTTPFlow
     messages: list[Message]
     refusal: str = ""
+    code: int = CloseReason.POLICY_VIOLATION
     done: Callable[[], None] = _nothing
 
 
@@ -218,7 +220,8 @@ class JudgedWebSocket(layer.Layer):
             yield WebsocketMessagesHook(batch)
         for message in messages:
             if message.problem is not None or not message.passes:
-                yield from self._refuse(message, batch.refusal)
+                code = message.code if message.problem is not None else batch.code
+                yield from self._end(None, code, batch.refusal, "")
                 break
             yield from self._pass_on(message)
         batch.done()
@@ -237,10 +240,6 @@ class JudgedWebSocket(layer.Layer):
             if message.opcode == "text"
             else frames.BytesMessage(message.content)
         )
-
-    def _refuse(self, message: Message, refusal: str) -> Commands:
-        code = message.code if message.problem is not None else CloseReason.POLICY_VIOLATION
-        yield from self._end(None, code, refusal, "")
 
     def _end(self, by_client: bool | None, code: int | None, to_client: str, to_server: str) -> Commands:
         """Close both sides. A connection that was closed without a code is closed without one to the other side."""

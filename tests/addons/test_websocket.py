@@ -163,7 +163,7 @@ async def test_the_first_denied_message_is_the_last(control: FakeControl) -> Non
     batch = await socket.say(*messages)
     assert [m.passes for m in messages] == [True, False, False]
     assert [(d.decision, d.reason) for d in control.drafts] == [("allow", "allowed"), ("deny", "forbidden_pattern")]
-    assert batch.refusal == "lictor refused (forbidden_pattern, entry 1)"
+    assert (batch.refusal, batch.code) == ("lictor refused (forbidden_pattern, entry 1)", 1008)
     assert socket.outcomes() == [(0, True, None)]
     ended = socket.end(None, 1008)
     assert (ended["complete"], ended["error"], ended["closed_by"]) == (False, "forbidden_pattern", "monitor")
@@ -201,7 +201,7 @@ async def test_not_recorded_not_passed_on(control: FakeControl, monkeypatch: Any
     monkeypatch.setattr(control, "answer", lambda draft: LictorError("no answer"))
     message = text("one")
     batch = await socket.say(message)
-    assert (message.passes, batch.refusal) == (False, "lictor refused (monitor_error)")
+    assert (message.passes, batch.refusal, batch.code) == (False, "lictor refused (monitor_error)", 1013)
     assert control.outcomes == []
 
 

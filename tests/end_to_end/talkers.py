@@ -79,10 +79,14 @@ class Talker:
 
 
 class Hostile:
-    """A server that answers an upgrade with what `answers` has for the path, and then sends what it has after that."""
+    """A server that answers an upgrade with what `answers` has for the path, and then sends what it has after that.
+
+    On a path that ends in /deaf it reads nothing afterwards.
+    """
 
     def __init__(self, outside: Outside, answers: dict[str, tuple[str, bytes]]) -> None:
         self.after_upgrade = b""
+        self._closing = threading.Event()
         self._answers = answers
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(outside.cert, outside.key)
@@ -106,10 +110,13 @@ class Hostile:
                 request += connection.recv(4096)
             head, after = self._answers[request.split()[1].decode()]
             connection.sendall(head.encode().replace(b"\n", b"\r\n") + b"\r\n" + after)
+            if request.split()[1].endswith(b"/deaf"):
+                self._closing.wait(60)
             while data := connection.recv(4096):
                 self.after_upgrade += data
 
     def close(self) -> None:
+        self._closing.set()
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join()
@@ -146,6 +153,18 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, 
 def upgrade(wire: Wire, at: str, path: str, *headers: str) -> Answer:
     """Ask for a WebSocket on a new tunnel."""
     return wire.tunnel(at).request("GET", path, *(headers or HANDSHAKE))
+
+
+def send_until_blocked(wire: Wire, piece: bytes, at_most: int) -> int:
+    """How many bytes are taken before nothing more is for a second; fails beyond `at_most`."""
+    sent = 0
+    wire.socket.settimeout(1)
+    with contextlib.suppress(TimeoutError):
+        while sent < at_most:
+            wire.send(piece)
+            sent += len(piece)
+    assert sent < at_most, "it takes all that it is sent"
+    return sent
 
 
 def read_frame(wire: Wire) -> tuple[int, bytes]:

@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from end_to_end.refused_upgrades import TUNNELS
+from end_to_end.refused_upgrades import TUNNELS, hello, server_name
+from end_to_end.talkers import send_until_blocked
 from end_to_end.wire import Wire
-from end_to_end.world import Monitor, Outside, Server, binding, target
+from end_to_end.world import Monitor, Outside, Server, binding, free_port, target
 
 from lictor.formats import base64url
 
 URN = "urn:test:tool:pinned"
 ADDRESS = "urn:test:tool:by_address"
-OTHERS = ("urn:test:tool:counting", "urn:test:tool:gone")
+OTHERS = ("urn:test:tool:counting", "urn:test:tool:gone", "urn:test:tool:deaf")
 
 
 class Counting:
@@ -73,7 +74,8 @@ class Place:
     denied: Counting
     outside: Outside
     gone: int
-    """A port that nobody listens on."""
+    deaf: int
+    """Ports that nobody listens on, or not yet."""
 
     @property
     def at(self) -> str:
@@ -105,13 +107,12 @@ def place(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[P
         server, counting, denied = Server(outside), Counting(b"220 mail.example ESMTP\r\n"), Counting()
         for one in (server, counting, denied):
             stack.callback(one.close)
-        with contextlib.closing(Counting()) as closed:
-            gone = closed.port
+        gone, deaf = free_port(), free_port()
         monitor = share_monitor(
             "tunnel",
             {
                 "main": binding(
-                    tunnel=[URN, ADDRESS, "urn:test:tool:counting", "urn:test:tool:gone"],
+                    tunnel=[URN, ADDRESS, *OTHERS],
                     tool_call=["urn:test:tool:denied"],
                 )
             },
@@ -123,10 +124,12 @@ def place(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[P
             + "passthrough = true\n"
             + target("urn:test:tool:gone", "tool", f"https://localhost:{gone}/**")
             + "passthrough = true\n"
+            + target("urn:test:tool:deaf", "tool", f"https://localhost:{deaf}/**")
+            + "passthrough = true\n"
             + target("urn:test:tool:denied", "tool", f"https://localhost:{denied.port}/**")
             + "passthrough = true\n",
         )
-        yield Place(monitor, server, counting, denied, outside, gone)
+        yield Place(monitor, server, counting, denied, outside, gone, deaf)
 
 
 def test_a_client_that_trusts_only_its_server_gets_through(place: Place) -> None:
@@ -155,12 +158,22 @@ def test_a_server_that_closes(place: Place) -> None:
 
 
 def test_many_bytes_both_ways(place: Place) -> None:
-    """They arrive, are counted, and do not pile up where they are only handed on."""
+    """They arrive and are counted."""
     since, body = len(place.monitor.entries()), bytes(range(256)) * 16384
     with place.wire() as wire:
         assert wire.request("PUT", "/big", host=place.at, body=body).status == 200
     assert hashlib.sha256(place.server.requests[-1][3]).digest() == hashlib.sha256(body).digest()
     assert len(body) < ended(place.monitor, since)["request_bytes"] < len(body) * 1.1
+
+
+def test_a_server_that_does_not_read_stops_the_agent(place: Place) -> None:
+    """What cannot be passed on does not pile up in the monitor."""
+    with socket.create_server(("127.0.0.1", place.deaf)) as listening, Wire(place.monitor) as wire:
+        assert wire.connect(f"localhost:{place.deaf}").status == 200
+        wire.send(hello(server_name(b"localhost")))
+        connection, _ = listening.accept()
+        with connection:
+            send_until_blocked(wire, b"x" * 65536, 48 << 20)
 
 
 def test_curl_with_a_pinned_key(place: Place, tmp_path: Path) -> None:

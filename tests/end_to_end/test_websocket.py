@@ -11,7 +11,19 @@ from typing import Any
 import aiohttp
 import pytest
 from end_to_end.refused_upgrades import FRAMES, GRANTS, HANDSHAKES, Asked, handshake
-from end_to_end.talkers import PING, PONG, TEXT, Hostile, Talker, frame, granted, read_close, read_frame, upgrade
+from end_to_end.talkers import (
+    PING,
+    PONG,
+    TEXT,
+    Hostile,
+    Talker,
+    frame,
+    granted,
+    read_close,
+    read_frame,
+    send_until_blocked,
+    upgrade,
+)
 from end_to_end.wire import Wire, head
 from end_to_end.world import Monitor, Outside, binding, target, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -113,6 +125,7 @@ def place(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[P
             {f"/open/{i}": (answer, frame(TEXT, b"hello", masked=False)) for i, answer in enumerate(GRANTS.values())}
             | {
                 "/open/masked": (granted(), frame(TEXT, b"hello")),
+                "/open/deaf": (granted(), b""),
                 "/open/early": (granted(), frame(TEXT, b"at once", masked=False)),
                 "/open/gone": ("HTTP/1.1 426 Upgrade Required\nContent-Length: 0\n", b""),
             },
@@ -364,6 +377,13 @@ def test_a_message_that_comes_with_the_answer(place: Place) -> None:
     with Wire(place.monitor) as wire:
         upgrade(wire, f"localhost:{place.liar.port}", "/open/early", *handshake())
         assert read_frame(wire) == (TEXT, b"at once")
+
+
+def test_a_server_that_does_not_read_stops_the_agent(place: Place) -> None:
+    """What cannot be passed on does not pile up in the monitor."""
+    with Wire(place.monitor) as wire:
+        upgrade(wire, f"localhost:{place.liar.port}", "/open/deaf", *handshake())
+        send_until_blocked(wire, frame(TEXT, b"x" * 60_000), 48 << 20)
 
 
 def test_a_server_may_say_no(place: Place) -> None:
