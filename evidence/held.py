@@ -11,14 +11,16 @@ from asyncio import Future
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from .entry import ActionDraft, Resolution
-from .ledger import Ledger
 from .state import Judged
 from .store import Reader, Stamped
+
+if TYPE_CHECKING:  # workers know the reasons, and are not to load what writes the log
+    from .ledger import Ledger
 
 APPROVED = "approved"
 APPROVED_ALWAYS = "approved_always"
