@@ -26,6 +26,12 @@ AGENT = "spiffe://test.internal/agent/b"
 URN = "urn:test:agent:b"
 SETTINGS = IngressSettings(AGENT, URN, ("b.internal", 8443))
 SEND = {"jsonrpc": "2.0", "id": 3, "method": "SendMessage", "params": {"message": {}}}
+WEBSOCKET = (
+    (b"Connection", b"Upgrade"),
+    (b"Upgrade", b"websocket"),
+    (b"Sec-WebSocket-Version", b"13"),
+    (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+)
 
 
 class Peer:
@@ -169,6 +175,9 @@ async def test_refused(way: Way, what: str, reason: str, value: Any) -> None:
     ("what", "reason", "flow"),
     [
         ("upgrade", "upgrade_refused", incoming("GET", "/", (b"Upgrade", b"h2c"))),
+        ("half a WebSocket handshake", "upgrade_refused", incoming("GET", "/chat", (b"Upgrade", b"websocket"))),
+        ("work over WebSocket", "upgrade_refused", incoming("GET", "/message:send", *WEBSOCKET)),
+        ("WebSocket that is not allowed", "not_in_allowlist", incoming("GET", "/chat", *WEBSOCKET)),
         ("no Host", "doubtful_name", incoming(host_header=None)),
         ("dot segments", "doubtful_name", incoming("GET", "/a/../b")),
         ("bad method", "bad_method", incoming("G\udcffT")),
@@ -194,6 +203,15 @@ async def test_agent_card(way: Way) -> None:
     assert permitted(flow)
     assert way.control.drafts[0].action_type == "http_request"
     assert way.control.inbound == []
+
+
+async def test_websocket(way: Way) -> None:
+    flow = await way.send(incoming("GET", "/.well-known/agent-card.json", *WEBSOCKET))
+    assert permitted(flow)
+    assert flow.request.headers["upgrade"] == "websocket"
+    exchange = exchange_of(flow)
+    assert exchange is not None
+    assert exchange.upgrade is not None
 
 
 async def test_nobody(way: Way) -> None:
