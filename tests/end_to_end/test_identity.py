@@ -189,7 +189,8 @@ def test_revoked_in_the_middle_of_a_response(place: Place, domain: TrustDomain, 
         assert wire.read_head()[0] == 200
         domain.revoke_agent("reader")
         assert len(wire.read_rest()) < 1_000_000_000
-    assert place.monitor.outcome(since)["complete"] is False
+    outcome = place.monitor.outcome(since)
+    assert (outcome["complete"], outcome["error"]) == (False, "revoked")
 
 
 @pytest.mark.parametrize("what", ["missing", "garbage", "signed by another CA"])
