@@ -28,6 +28,9 @@ from .store import NodeRow
 
 MAX_LINES = 16
 MAX_REMEMBERED = 1_000_000
+MAX_WITHIN = 32
+"""Bindings that a node may name as not to be exceeded."""
+_DIGEST = re.compile("[A-Za-z0-9_-]{43}")
 _MAX_SCORE = 2**53
 _PROFILE = re.compile("[!-~]{1,256}")
 
@@ -60,6 +63,7 @@ def examine(
     nodes, bets = split_lines(execution_context), split_lines(behavioral_evidence)
     try:
         parents, foreign = _parents(nodes, peer_id, resolve, audience, now)
+        within = _within(parents)
         evidence = _evidence(bets, parents, peer_id, resolve, audience, now)
     except _Refused as e:
         return InboundDraft(agent_id, peer_id, action_target, action_parameters, "deny", e.reason, str(e))
@@ -86,6 +90,7 @@ def examine(
         traceparent=traceparent,
         depth=_depth(parents),
         scores=_scores(parents),
+        within=within,
     )
 
 
@@ -94,6 +99,25 @@ def _depth(parents: Sequence[Ect]) -> int | None:
     stated = [node.ext.get("depth") for node in parents]
     depths = [depth for depth in stated if type(depth) is int and 0 <= depth < ect.MAX_ANCESTORS]
     return max(depths) + 1 if len(depths) == len(stated) else None
+
+
+def _within(parents: Sequence[Ect]) -> list[list[str]]:
+    """The groups of bindings that all parents name. What cannot be read cannot be kept to, so it is refused."""
+    found: list[list[str]] = []
+    for group in (group for node in parents for group in _groups(node.ext.get("within", []))):
+        if group not in found:
+            found.append(group)
+    return found
+
+
+def _groups(value: object) -> list[list[str]]:
+    good = isinstance(value, list) and len(value) <= MAX_WITHIN and all(isinstance(group, list) for group in value)
+    digests = [one for group in value for one in group] if good and isinstance(value, list) else [None]
+    if len(digests) > MAX_WITHIN or not all(isinstance(one, str) and _DIGEST.fullmatch(one) for one in digests):
+        raise _Refused(
+            "ect_invalid", f"Execution-Context: 'within' is no list of at most {MAX_WITHIN} lists of digests"
+        )
+    return value if isinstance(value, list) else []
 
 
 def _scores(parents: Sequence[Ect]) -> dict[str, float]:

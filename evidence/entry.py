@@ -70,7 +70,8 @@ class InboundDraft:
     of deny both are empty, `reason` is machine-readable and `detail` says it in words. `execution_context` are the raw
     lines, by which the agent may later name this delegation. `behaviors` are those that let it pass so far. `depth`
     counts the delegations of the workflow, this one included, and `scores` are the lowest `perf_score` by
-    `perf_profile`, both as the peer's nodes state them.
+    `perf_profile`, both as the peer's nodes state them. `within`: digests of bindings, group by group, none of which
+    those of the local agent may exceed.
     """
 
     agent_id: str
@@ -88,6 +89,7 @@ class InboundDraft:
     behaviors: Sequence[Mapping[str, str]] = ()
     depth: int | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    within: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,7 @@ def came_along(draft: InboundDraft) -> dict[str, Any]:
         "evidence": draft.evidence,
         **({} if draft.depth is None else {"depth": draft.depth}),
         **({"scores": draft.scores} if draft.scores else {}),
+        **({"within": draft.within} if draft.within else {}),
     }
 
 

@@ -22,6 +22,8 @@ from .claims import MAX_PREDECESSORS, new_id
 from .ect import FRESH, IDLE, MAX_ANCESTORS, Minted
 
 How = Literal["root", "asserted", "traced", "inferred"]
+Within = tuple[tuple[str, ...], ...]
+"""Digests of bindings: of each who handed on, all that applied to it then."""
 MAX_OPEN = 1000
 """Open delegations of one agent; beyond, the oldest is taken for finished."""
 MAX_ALSO = 16
@@ -41,12 +43,14 @@ class Place:
     """Where an action belongs: workflow, node, and how that was found.
 
     `depth`: how often the work was handed on before this agent got it; None: somebody on the way does not say.
+    `within`: the bindings of those who handed it on, where nobody may be allowed more than they allow.
     """
 
     wid: str
     node: str
     how: How
     depth: int | None = None
+    within: Within = ()
 
 
 @dataclass(slots=True)
@@ -58,6 +62,7 @@ class Strand:
     trace: str | None = None
     peer: str | None = None
     depth: int | None = None
+    within: Within = ()
     length: int = 1
     tokens: list[str] = field(default_factory=list)
 
@@ -78,9 +83,9 @@ def split_lines(lines: Iterable[str]) -> list[str]:
     return [token for line in lines for part in line.split(",") if (token := part.strip())]
 
 
-def at_depth(depth: int | None) -> dict[str, Any]:
-    """What the extension of a node says of its depth."""
-    return {} if depth is None else {"depth": depth}
+def extension(depth: int | None, within: Within) -> dict[str, Any]:
+    """What the extension of a node says of the way that the work has come."""
+    return {**({} if depth is None else {"depth": depth}), **({"within": [*map(list, within)]} if within else {})}
 
 
 class Lineage:
@@ -104,16 +109,16 @@ class Lineage:
             strand = self._join(strands, now)
         self._refresh(strand, now)
         strand.used = now
-        return Place(strand.node.wid, strand.node.jti, how, strand.depth)
+        return Place(strand.node.wid, strand.node.jti, how, strand.depth, strand.within)
 
     def own(self, now: float) -> Place:
         """The agent's own work, whatever is open."""
         strand = self._own(now)
         return Place(strand.node.wid, strand.node.jti, "root", strand.depth)
 
-    def delegate(self, place: Place, audience: tuple[str, ...]) -> Minted:
+    def delegate(self, place: Place, audience: tuple[str, ...], within: Within = ()) -> Minted:
         """A node for one delegation out of `place`. Each has its own, because a receiver takes a jti only once."""
-        return self._mint(place.wid, (place.node,), audience, at_depth(place.depth))
+        return self._mint(place.wid, (place.node,), audience, extension(place.depth, within))
 
     def open(
         self,
@@ -123,6 +128,7 @@ class Lineage:
         peer: str,
         now: float,
         depth: int | None = None,
+        within: Within = (),
     ) -> str | None:
         """A delegation came in: `node` is the agent's, `incoming` are the lines that the agent gets to see.
 
@@ -131,7 +137,7 @@ class Lineage:
         dropped = next(iter(self._open)) if len(self._open) >= MAX_OPEN else None
         if dropped is not None:
             self.finish(dropped)
-        strand = Strand(node, now, trace_id(traceparent), peer, depth)
+        strand = Strand(node, now, trace_id(traceparent), peer, depth, within)
         self._open[node.jti] = strand
         for token in (node.token, *incoming):
             self._name(token, strand)
@@ -175,7 +181,7 @@ class Lineage:
             if root is not None:
                 for token in root.tokens:
                     self._by_token.pop(token, None)
-            root = self._root = Strand(self._mint(new_id(), (), (), at_depth(0)), now, depth=0)
+            root = self._root = Strand(self._mint(new_id(), (), (), extension(0, ())), now, depth=0)
             self._name(root.node.token, root)
         return root
 
@@ -188,8 +194,10 @@ class Lineage:
             others = [f"{strand.node.wid}/{strand.node.jti}" for strand in strands if strand.node.wid != wid]
             depths = [strand.depth for strand in strands if strand.depth is not None]
             depth = max(depths) if len(depths) == len(strands) else None
-            ext = {**at_depth(depth), **({"also": others[-MAX_ALSO:]} if others else {})}
-            join = self._joins[key] = Strand(self._mint(wid, tuple(parents), (), ext), now, depth=depth)
+            within = tuple(dict.fromkeys(group for strand in strands for group in strand.within))
+            ext = {**extension(depth, within), **({"also": others[-MAX_ALSO:]} if others else {})}
+            node = self._mint(wid, tuple(parents), (), ext)
+            join = self._joins[key] = Strand(node, now, depth=depth, within=within)
         return join
 
     def _refresh(self, strand: Strand, now: float) -> None:
@@ -197,7 +205,7 @@ class Lineage:
         if now - strand.node.iat <= FRESH:
             return
         audience = (strand.peer,) if strand.peer else ()
-        strand.node = self._mint(strand.node.wid, (strand.node.jti,), audience, at_depth(strand.depth))
+        strand.node = self._mint(strand.node.wid, (strand.node.jti,), audience, extension(strand.depth, strand.within))
         strand.length += 1
         self._name(strand.node.token, strand)
 

@@ -38,7 +38,7 @@ from .entry import (
 from .held import MONITOR, MONITOR_GONE, TOO_MANY_HOLDS, WORKER_GONE, Holds, settle, undecided
 from .issuer import Issuer
 from .ledger import Ledger
-from .lineage import Place, at_depth
+from .lineage import Place, Within, extension
 from .runs import Receipts, Run
 from .state import Judged, StateJudge
 from .store import NodeRow, Reader, Stamped
@@ -97,7 +97,9 @@ class Recorder:
         return await self._record(agent, judged, place, source)
 
     def _judge(self, draft: ActionDraft, place: Place, now: float) -> Judged:
-        return Judged(draft) if self._state is None else self._state.judge(draft, place.wid, now, place.depth)
+        if self._state is None:
+            return Judged(draft)
+        return self._state.judge(draft, place.wid, now, place.depth, place.within)
 
     async def _hold(
         self, agent: Agent, held: Judged, place: Place, source: object, told: Told, again: Callable[[float], Judged]
@@ -118,7 +120,7 @@ class Recorder:
         goes_out = resolution.allows and not arrives(draft)
         node: Minted | None = None
         if goes_out and draft.action_type == "delegation":
-            node = agent.lineage.delegate(place, tuple(draft.audience))
+            node = _hand_on(agent, place, draft)
             place = Place(place.wid, node.jti, place.how)
         fields = decision_fields(draft, place, seq, resolution, behaviors)
         self._holds.decided(seq)
@@ -151,7 +153,7 @@ class Recorder:
         draft = judged.draft
         node: Minted | None = None
         if draft.action_type == "delegation" and draft.decision != "deny":
-            node = agent.lineage.delegate(place, tuple(draft.audience))
+            node = _hand_on(agent, place, draft)
             place = Place(place.wid, node.jti, place.how)
         fields = action_fields(draft, place)
         stamped, violated = self._enter(agent, fields, draft.disclosures)
@@ -265,12 +267,14 @@ class Recorder:
             self._ledger.add_node(NodeRow(**{**parent, "parents": tuple(parent["parents"])}, origin="received"))
         mint = self._issuer.minter(draft.agent_id)
         parents = tuple(str(p["jti"]) for p in draft.parents)
-        node = mint(draft.wid or new_id(), parents, (draft.peer_id,), at_depth(draft.depth))
+        within = _groups(draft.within)
+        node = mint(draft.wid or new_id(), parents, (draft.peer_id,), extension(draft.depth, within))
         fields = inbound_fields(draft, Place(node.wid, node.jti, "asserted"))
         stamped = self._add(fields)
         agent.windows.wid, agent.windows.node = node.wid, node.jti
         agent.windows.note(stamped.seq, stamped.data)
-        dropped = agent.lineage.open(node, draft.execution_context, draft.traceparent, draft.peer_id, now, draft.depth)
+        lines, trace = draft.execution_context, draft.traceparent
+        dropped = agent.lineage.open(node, lines, trace, draft.peer_id, now, draft.depth, within)
         self._inbound.pop(dropped or "", None)
         self._inbound[node.jti] = agent, source
         self._await_outcome(stamped.seq, fields, source)
@@ -369,6 +373,15 @@ class Recorder:
             fields = decision_fields(draft, place, seq, *settle(Judged(draft), nobody, Judged(draft)))
             self._holds.decided(seq)
             self._enter(self._agents.get(draft.agent_id), fields)
+
+
+def _hand_on(agent: Agent, place: Place, draft: ActionDraft) -> Minted:
+    """The node that goes along with a delegation."""
+    return agent.lineage.delegate(place, tuple(draft.audience), _groups(draft.action_parameters.get("within", ())))
+
+
+def _groups(value: Iterable[Iterable[str]]) -> Within:
+    return tuple(map(tuple, value))
 
 
 def _denied(draft: InboundDraft, reason: str, detail: str) -> InboundDraft:

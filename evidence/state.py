@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .entry import ActionDraft, InboundDraft, Resolution
+from .lineage import Within
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,12 @@ class StateJudge(Protocol):
     def idle(self, agent_id: str) -> bool:
         """Whether what behaviors let out of this agent, no delegation, would stay as it is, and not be remembered."""
 
-    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
-        """Judge an action of the workflow `wid`, of work at this `depth`; a denied draft comes back as it was."""
+    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None, within: Within = ()) -> Judged:
+        """Judge an action of the workflow `wid`; a denied draft comes back as it was.
+
+        `depth` and `within` are those of the agent's work (`lineage.Place`). That of a delegation which goes out says
+        in its parameters what it is `within`.
+        """
 
     def admit(self, draft: InboundDraft, now: float) -> InboundDraft | Judged:
         """Judge a delegation that came in, as an action of the peer. One that is denied is recorded as such."""

@@ -10,6 +10,7 @@ from ..bindings.model import Binding
 from ..bindings.policy import CALLEE_IN_QUARANTINE, IN_QUARANTINE, QUARANTINED
 from ..evidence.entry import ActionDraft, InboundDraft
 from ..evidence.held import MONITOR
+from ..evidence.lineage import Within
 from ..evidence.state import Judged
 from .approvals import Approvals
 from .quarantine import Quarantine, quarantining
@@ -34,10 +35,12 @@ class Authority:
     def idle(self, agent_id: str) -> bool:
         return agent_id not in self._quarantine and self._state.idle(agent_id)
 
-    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
+    def judge(
+        self, draft: ActionDraft, wid: str, now: float, depth: int | None = None, within: Within = ()
+    ) -> Judged:
         if draft.agent_id in self._quarantine:
             return _barred(draft)
-        return self._approved(self._state.judge(draft, wid, now, depth))
+        return self._approved(self._state.judge(draft, wid, now, depth, within))
 
     def admit(self, draft: InboundDraft, now: float) -> InboundDraft | Judged:
         if draft.decision != "deny" and (draft.peer_id in self._quarantine or draft.agent_id in self._quarantine):

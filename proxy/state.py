@@ -23,9 +23,11 @@ from ..bindings.policy import default_deny
 from ..bindings.used import used_of
 from ..evidence.entry import ActionDraft, InboundDraft, came_along, went_on
 from ..evidence.ledger import Ledger
+from ..evidence.lineage import Within
 from ..evidence.retention import first_since
 from ..evidence.state import Judged
 from ..evidence.store import Reader
+from .attenuated import Attenuation
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,9 @@ class Book:
     """Memories, and how entries are read into them."""
 
     def __init__(self, bindings: Iterable[Binding]) -> None:
+        bindings = tuple(bindings)
         self.memories = Memories(bindings)
+        self.attenuation = Attenuation(bindings)
         self.broken = False
         """Something that happened could not be remembered: nothing that is said is to be relied on any more."""
         self._callers: dict[int, str] = {}
@@ -92,16 +96,26 @@ class State:
     def idle(self, agent_id: str) -> bool:
         return self._book.memories.empty and self._late is None
 
-    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
+    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None, within: Within = ()) -> Judged:
         handed = None
         if draft.action_type == ActionType.DELEGATION and draft.decision != Verdict.DENY:
-            draft = dataclasses.replace(draft, action_parameters=_handed_on(draft, depth))
+            groups = self._book.attenuation.of(draft.agent_id, draft.action_target, within)
+            if groups is None:
+                return _refused(draft, "too_many_bindings", "Too many bindings stand behind this work to hand it on.")
+            draft = dataclasses.replace(draft, action_parameters=_handed_on(draft, depth, groups))
             handed = handed_of(draft.action_parameters)
         return self._judge(draft, wid, now, handed)
 
     def admit(self, draft: InboundDraft, now: float) -> InboundDraft | Judged:
         if draft.decision == Verdict.DENY:
             return draft
+        problem = self._book.attenuation.problem(draft.agent_id, draft.within) if draft.within else ""
+        if problem:
+            logger.warning("a delegation of %s to %s is refused: %s", draft.peer_id, draft.agent_id, problem)
+            hint = (
+                "Whoever takes this up may be allowed nothing that you are not, and here that is not so, or not known."
+            )
+            return _refused(_as_action(draft), "binding_not_subset", hint)
         judged = self._judge(_as_action(draft), draft.wid or "", now, handed_of(came_along(draft)))
         if judged.draft.decision not in _LET_OUT:
             return judged
@@ -173,15 +187,20 @@ def _read(book: Book, open_log: Callable[[], Reader], end: int, now: float) -> N
 
 
 def _failed(draft: ActionDraft) -> Judged:
-    text = "An error inside the monitor: it could not be judged. Tell your operator."
-    return Judged(dataclasses.replace(draft, decision="deny", reason="monitor_error"), text)
+    return _refused(draft, "monitor_error", "An error inside the monitor: it could not be judged. Tell your operator.")
 
 
-def _handed_on(draft: ActionDraft, depth: int | None) -> dict[str, Any]:
-    """The parameters of a delegation with whom it goes to, and which of the workflow's delegations it is."""
+def _refused(draft: ActionDraft, reason: str, hint: str) -> Judged:
+    return Judged(dataclasses.replace(draft, decision="deny", reason=reason), hint)
+
+
+def _handed_on(draft: ActionDraft, depth: int | None, within: Within) -> dict[str, Any]:
+    """The parameters of a delegation: whom it goes to, which of its workflow it is, and what it is within."""
     more: dict[str, Any] = {"to": list(draft.audience)}
     if depth is not None:
         more["depth"] = depth + 1
+    if within:
+        more["within"] = [*map(list, within)]
     return {**draft.action_parameters, **more}
 
 

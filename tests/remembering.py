@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lictor.bindings.model import Binding
 from lictor.bindings.schema import load_binding
-from lictor.evidence.entry import ActionDraft
+from lictor.evidence.entry import ActionDraft, InboundDraft
 from lictor.evidence.ledger import Ledger
 from lictor.evidence.recorder import Recorder
 from lictor.evidence.sqlite_store import SqliteStore
@@ -98,3 +98,12 @@ def draft(target: str = TOOL, type_: str = "tool_call", **changes: Any) -> Actio
         "behaviors": [],
     }
     return ActionDraft(**{**given, **changes})
+
+
+def handed(n: int, depth: int | None = 1, result: str = "pass", **changes: Any) -> InboundDraft:
+    """A delegation number `n` to A, of a caller at PEER whose evidence has held."""
+    jti, wid = f"00000000-0000-4000-8000-{n:012}", f"10000000-0000-4000-8000-{n:012}"
+    parent = {"jti": jti, "wid": wid, "agent_id": PEER, "issuer": PEER, "iat": 1, "parents": [], "token": f"t{n}"}
+    shown = [{"jti": f"b{n}", "policy": "urn:x", "result": result, "until": 1, "digest": "d"}]
+    given: dict[str, Any] = {"wid": wid, "parents": [parent], "evidence": shown, "depth": depth, **changes}
+    return InboundDraft(A, PEER, TOOL, {"method": "POST"}, "allow", "allowed", **given)

@@ -23,11 +23,15 @@ _UNKNOWN = Outcome(False, "delegation_unknown", "This is no delegation that the 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """Asked of what is handed on. `targets` and `agents` are patterns of URNs and of SPIFFE IDs; both None: anyone."""
+    """Asked of what is handed on. `targets` and `agents` are patterns of URNs and of SPIFFE IDs; None: anyone.
+
+    `attenuates`: the bindings of whoever takes it up must not exceed the agent's own, which its monitor sees to.
+    """
 
     targets: AllowSet | None = None
     agents: tuple[str, ...] = ()
     max_depth: int | None = None
+    attenuates: bool = False
 
     def judge(self, now: Happening, handed: Handed) -> Outcome:
         if self.targets is not None and not self._may_go(now.target, handed.to):
@@ -117,11 +121,12 @@ class Delegation:
 
 def _outgoing(asked: Mapping[str, Any]) -> Outgoing:
     to = asked.get("to")
+    attenuates = "child_binding" in asked
     if to is None:
-        return Outgoing(max_depth=asked.get("max_depth"))
+        return Outgoing(max_depth=asked.get("max_depth"), attenuates=attenuates)
     agents = tuple(check_subject(value) for value in to if value.startswith("spiffe://"))
     targets = AllowSet(value for value in to if not value.startswith("spiffe://"))
-    return Outgoing(targets, agents, asked.get("max_depth"))
+    return Outgoing(targets, agents, asked.get("max_depth"), attenuates)
 
 
 def _incoming(asked: Mapping[str, Any]) -> Incoming:

@@ -138,6 +138,34 @@ def test_the_score_is_the_lowest_of_a_profile_that_all_parents_state(
     assert (draft.decision, draft.scores) == ("allow", scores)
 
 
+GROUP = ["a" * 43, "b" * 43]
+
+
+@pytest.mark.parametrize(
+    ("stated", "within"),
+    [
+        ([{}], []),
+        ([{"within": [GROUP]}], [GROUP]),
+        ([{"within": [GROUP]}, {"within": [GROUP, ["c" * 43]]}, {}], [GROUP, ["c" * 43]]),
+    ],
+)
+def test_what_the_work_is_within_is_of_all_parents(
+    ask: Ask, signer: KeySigner, stated: list[dict[str, Any]], within: list[list[str]]
+) -> None:
+    nodes = [mint(signer, ext=one) for one in stated]
+    draft = ask([node.token for node in nodes], [evidence(signer, nodes[0])])
+    assert (draft.decision, draft.within) == ("allow", within)
+
+
+@pytest.mark.parametrize(
+    "within", [5, "x", {}, ["a" * 43], [["a" * 42]], [["a" * 43 + "\n"]], [[5]], [["a" * 43] * 33], [[]] * 33, None]
+)
+def test_a_condition_that_cannot_be_read_is_refused(ask: Ask, signer: KeySigner, within: Any) -> None:
+    node = mint(signer, ext={"within": within})
+    draft = ask([node.token], [evidence(signer, node)])
+    assert (draft.decision, draft.reason) == ("deny", "ect_invalid")
+
+
 def test_evidence_is_as_old_as_the_end_of_its_window(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
     old = evidence(signer, node, bhv_window={"start": NOW - 90, "end": NOW - 80})
     draft = ask([node.token], [evidence(signer, node), old])

@@ -14,6 +14,7 @@ from lictor.evidence import bet
 from lictor.evidence.entry import ActionDraft, InboundDraft, OutcomeDraft, Resolution
 from lictor.evidence.held import APPROVED, Holds, settle
 from lictor.evidence.ledger import Ledger
+from lictor.evidence.lineage import Within
 from lictor.evidence.recorder import PolicyInfo, Recorder
 from lictor.evidence.sqlite_store import SqliteStore
 from lictor.evidence.state import Judged
@@ -53,7 +54,9 @@ class State:
     def idle(self, agent_id: str) -> bool:
         return False
 
-    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
+    def judge(
+        self, draft: ActionDraft, wid: str, now: float, depth: int | None = None, within: Within = ()
+    ) -> Judged:
         return self.says(draft)
 
     def admit(self, draft: InboundDraft, now: float) -> InboundDraft | Judged:

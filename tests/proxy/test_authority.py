@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lictor.bindings.schema import load_binding
 from lictor.evidence.entry import ActionDraft, InboundDraft, Resolution
 from lictor.evidence.ledger import Ledger
+from lictor.evidence.lineage import Within
 from lictor.evidence.sqlite_store import SqliteStore
 from lictor.evidence.state import Judged
 from lictor.formats.errors import UsageError
@@ -118,7 +119,9 @@ class Nothing:
     def idle(self, agent_id: str) -> bool:
         return True
 
-    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None) -> Judged:
+    def judge(
+        self, draft: ActionDraft, wid: str, now: float, depth: int | None = None, within: Within = ()
+    ) -> Judged:
         return Judged(draft)
 
     def admit(self, draft: InboundDraft, now: float) -> InboundDraft:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from remembering import PEER, TOOL, A, Monitor, bound, draft, rate
+from remembering import PEER, TOOL, A, Monitor, bound, draft, handed, rate
 
 from lictor.bindings.criteria.rate import RateMemory
 from lictor.bindings.model import Binding
@@ -107,14 +107,6 @@ def chain(**asked: Any) -> tuple[Binding, ...]:
     }
     document = {"policy_id": "urn:p", "version": "1.0.0", "evaluation_mode": "continuous"}
     return (load_binding(json.dumps({**document, "expected_behaviors": [behavior]}).encode(), "test"),)
-
-
-def handed(n: int, depth: int | None = 1, result: str = "pass", **changes: Any) -> InboundDraft:
-    jti, wid = f"00000000-0000-4000-8000-{n:012}", f"10000000-0000-4000-8000-{n:012}"
-    parent = {"jti": jti, "wid": wid, "agent_id": PEER, "issuer": PEER, "iat": 1, "parents": [], "token": f"t{n}"}
-    shown = [{"jti": f"b{n}", "policy": "urn:x", "result": result, "until": 1, "digest": "d"}]
-    given: dict[str, Any] = {"wid": wid, "parents": [parent], "evidence": shown, "depth": depth, **changes}
-    return InboundDraft(A, PEER, TOOL, {"method": "POST"}, "allow", "allowed", **given)
 
 
 async def test_what_a_caller_shows_is_judged_recorded_as_its_action_and_counted(monitor: Monitor) -> None:
