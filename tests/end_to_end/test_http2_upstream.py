@@ -18,9 +18,9 @@ from end_to_end.world import Monitor, Outside, Server, binding, target, until
 from hyperframe.frame import ContinuationFrame, DataFrame, GoAwayFrame, HeadersFrame, PingFrame, PushPromiseFrame
 
 MIB = 1 << 20
-BIG = 64 * MIB
+BIG = 32 * MIB
 BLOCK = bytes(range(256)) * 1024
-FLAT = 16 * MIB
+FLAT = 12 * MIB
 
 
 @dataclass

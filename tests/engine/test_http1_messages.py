@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from middle import HTTP1, HTTP2, Client2, Middle, request1
+from mitmproxy.proxy.layers.http._events import RequestData, ResponseData
 
-from lictor.engine.http1_messages import MAX_LINES, kept_trailers
+from lictor.engine.http1_messages import MAX_LINES, Messages, kept_trailers
 
 CHUNKED = b"POST /x HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n"
 UNFINISHED = {
@@ -61,3 +65,10 @@ def test_a_response_that_has_no_body(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trailers_are_kept_but_for_some() -> None:
     fields = [(b"X-A", b"1"), (b"Content-Length", b"2"), (b"Execution-Context", b"3"), (b"grpc-status", b"0")]
     assert kept_trailers(fields).fields == ((b"x-a", b"1"), (b"grpc-status", b"0"))
+
+
+@pytest.mark.parametrize("kind", [RequestData, ResponseData])
+def test_an_empty_piece_is_not_written(kind: Any) -> None:
+    """As a chunk it would be the last."""
+    assert Messages.writable(SimpleNamespace(), kind(1, b"")) is None  # type: ignore[arg-type]
+    assert Messages.writable(SimpleNamespace(), kind(1, b"x")) is not None  # type: ignore[arg-type]

@@ -74,6 +74,9 @@ def test_windows_and_limits_are_what_the_peer_is_told() -> None:
     assert remote.max_concurrent_streams == http2_connection.MAX_STREAMS
     assert remote.max_frame_size == http2_connection.MAX_FRAME
     assert pair.peer.outbound_flow_control_window == http2_connection.CONNECTION_WINDOW
+    assert http2_connection.STREAM_WINDOW < http2_connection.CONNECTION_WINDOW <= 1 << 20, (
+        "this is what a peer can fill"
+    )
     assert Pair(client_side=True).peer.remote_settings[SettingCodes.ENABLE_PUSH] == 0
 
 

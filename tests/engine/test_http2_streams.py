@@ -125,6 +125,7 @@ def test_a_connection_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch
     client.talk()
     assert len(middle.servers) == 1
     assert middle.errors == ["not now"]
+    assert list(middle.layer.connections) == [middle.client, middle.servers[0]], "the failed one is forgotten"
 
 
 def test_a_request_taken_back_while_it_waits_for_its_turn_never_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +220,19 @@ def test_a_head_that_does_not_come_to_its_end(monkeypatch: pytest.MonkeyPatch, s
     assert reader.head_under_way == head
     middle.close(middle.client)
     assert middle.refused == ([] if head is None else ["unreadable_request"])
+
+
+def test_empty_data_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    middle = Middle(monkeypatch, HTTP2, HTTP2)
+    client = Client2(middle)
+    stream = client.ask()
+    client.talk()
+    (server,) = middle.servers
+    middle.take(server)
+    for _ in range(5):
+        client.h2.send_data(stream, b"")
+    client.talk()
+    assert middle.take(server) == b""
 
 
 def test_a_head_that_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
