@@ -94,7 +94,7 @@ class State:
         self._late: list[Entry] | None = None
 
     def idle(self, agent_id: str) -> bool:
-        return self._book.memories.empty and self._late is None
+        return self._book.memories.empty and self._late is None and not self._book.broken
 
     def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None, within: Within = ()) -> Judged:
         handed = None
