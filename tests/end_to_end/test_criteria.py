@@ -72,6 +72,24 @@ def test_exactly_the_limit_reaches_the_upstream(
     verified(monitor)
 
 
+def test_calls_of_a_budget_are_exact_across_workers(
+    make_monitor: Callable[..., Monitor], outside: Outside, server: Server
+) -> None:
+    document = limited(1000)
+    budget = {"type": "budget", "per": "month", "calls": 7}
+    document["expected_behaviors"].append(
+        {"behavior_id": "bhv-budget", "observable_actions": ["data_source_access"], "compliance_criteria": budget}
+    )
+    targets = target(ROWS, "data_source", f"https://localhost:{server.port}/**")
+    more = f'[interception]\nupstream_ca = "{outside.ca}"\n'
+    monitor = make_monitor("budget", {"main": document}, targets=targets, more=more, workers=3)
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda n: get(monitor, server, f"/{n}"), range(24)))
+    assert sorted(answer.status for answer in answers) == [200] * 7 + [403] * 17
+    assert {answer.json()["reason"] for answer in answers if answer.status == 403} == {"budget_exhausted"}
+    assert len(server.requests) == 7
+
+
 def get(monitor: Monitor, server: Server, path: str) -> Answer:
     with Wire(monitor) as wire:
         return wire.tunnel(f"localhost:{server.port}").request("GET", path)
