@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..bindings.attenuation import exceeds
-from ..bindings.criteria import compile_criteria
-from ..bindings.criteria.delegation import CompiledDelegation
 from ..bindings.model import Binding
 from ..bindings.patterns import AllowSet
 from ..bindings.subjects import applies_to
@@ -26,8 +24,7 @@ class Attenuation:
             (binding, AllowSet(behavior.targets) if behavior.targets is not None else None)
             for binding in self._bindings
             for behavior in binding.behaviors
-            if isinstance(compiled := compile_criteria(behavior.criteria), CompiledDelegation)
-            and compiled.outgoing.attenuates
+            if behavior.criteria["type"] == "delegation" and "child_binding" in behavior.criteria.get("outgoing", {})
         ]
         self._decided: dict[tuple[str, tuple[str, ...]], str] = {}
 

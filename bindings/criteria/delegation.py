@@ -25,13 +25,12 @@ _UNKNOWN = Outcome(False, "delegation_unknown", "This is no delegation that the 
 class Outgoing:
     """Asked of what is handed on. `targets` and `agents` are patterns of URNs and of SPIFFE IDs; None: anyone.
 
-    `attenuates`: the bindings of whoever takes it up must not exceed the agent's own, which its monitor sees to.
+    `child_binding` is not judged here: the node carries it along, and the callee's monitor sees to it.
     """
 
     targets: AllowSet | None = None
     agents: tuple[str, ...] = ()
     max_depth: int | None = None
-    attenuates: bool = False
 
     def judge(self, now: Happening, handed: Handed) -> Outcome:
         if self.targets is not None and not self._may_go(now.target, handed.to):
@@ -121,12 +120,11 @@ class Delegation:
 
 def _outgoing(asked: Mapping[str, Any]) -> Outgoing:
     to = asked.get("to")
-    attenuates = "child_binding" in asked
     if to is None:
-        return Outgoing(max_depth=asked.get("max_depth"), attenuates=attenuates)
+        return Outgoing(max_depth=asked.get("max_depth"))
     agents = tuple(check_subject(value) for value in to if value.startswith("spiffe://"))
     targets = AllowSet(value for value in to if not value.startswith("spiffe://"))
-    return Outgoing(targets, agents, asked.get("max_depth"), attenuates)
+    return Outgoing(targets, agents, asked.get("max_depth"))
 
 
 def _incoming(asked: Mapping[str, Any]) -> Incoming:
