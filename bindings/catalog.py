@@ -101,7 +101,7 @@ def _check(target: Target) -> None:
     if target.passthrough:
         _check_passthrough(target)
     if target.protocol != "mcp" and (target.lists, target.pins, target.changed_tools) != ("allowed", None, "deny"):
-        raise UsageError(f"the target {target.urn} has lists, pins or changed_tools: they need protocol = \"mcp\"")
+        raise UsageError(f'the target {target.urn} has lists, pins or changed_tools: they need protocol = "mcp"')
 
 
 def _check_passthrough(target: Target) -> None:
