@@ -149,6 +149,12 @@ def place(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[P
         yield Place(monitor, talker, plain, liar)
 
 
+@pytest.fixture(autouse=True)
+def _quiet(place: Place) -> None:
+    """What an earlier test has opened has ended, for the server too."""
+    until(lambda: place.talker.open == 0)
+
+
 def test_every_message_is_an_action_with_its_outcome(place: Place) -> None:
     since = len(place.monitor.entries())
     with place.talk() as client:
