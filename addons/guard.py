@@ -69,7 +69,8 @@ def same_name(request: http.Request, tunnel: tuple[str, int] | None, sni: str | 
 
 def _named(request: http.Request) -> str:
     if request.is_http2:  # where Host and :authority are both there they are the same by now
-        return request.data.authority.decode("ascii", "replace")
+        authority: bytes = request.data.authority
+        return authority.decode("ascii", "replace")
     return request.headers.get("host", "")
 
 
