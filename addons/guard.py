@@ -69,9 +69,9 @@ def same_name(request: http.Request, tunnel: tuple[str, int] | None, sni: str | 
 
 def _named(request: http.Request) -> str:
     if request.is_http2:  # where Host and :authority are both there they are the same by now
-        authority: bytes = request.data.authority
-        return authority.decode("ascii", "replace")
-    return request.headers.get("host", "")
+        return request.data.authority.decode("ascii", "replace")
+    host: str = request.headers.get("host", "")
+    return host
 
 
 def is_address(host: str) -> bool:
