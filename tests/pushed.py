@@ -17,18 +17,19 @@ from lictor.formats.keys import KeySigner
 class Pusher:
     """A monitor's hand: each BET continues the one before, under one policy of one agent."""
 
-    def __init__(self, files: MonitorFiles, agent: str, began: float | None = None) -> None:
+    def __init__(self, files: MonitorFiles, agent: str, began: float | None = None, step: float = 1) -> None:
         self.id, self.agent = str(files.spiffe_id), agent
         self.signer = KeySigner.from_file(files.evidence_key)
         self.jwk = evidence_jwk(files.evidence_cert.read_bytes())
         self._sizes: Iterator[int] = count(1)
         self._end = (began or time.time()) - 60
+        self._step = step
         self._prev: str | None = None
 
     def bet(self, **changes: Any) -> str:
-        """The next BET, a second after the one before; `ext` adds to the extension."""
+        """The next BET, `step` seconds after the one before; `ext` adds to the extension."""
         jti, start, size = new_id(), self._end, next(self._sizes)
-        self._end += 1
+        self._end += self._step
         ext = {
             "log_origin": self.id.removeprefix("spiffe://"),
             "first_seq": size - 1,

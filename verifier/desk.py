@@ -59,17 +59,24 @@ class Desk:
             if jwk["iss"] != sender:
                 raise VerificationError(f"{sender} sent an evidence key of {jwk['iss']}")
         now = self._now()
-        verdicts, good = [], []
+        verdicts: list[dict[str, Any]] = []
+        good = []
         for token in tokens:
             verdict, found = self._verify(token, sender, keys, now)
             verdicts.append(verdict)
             if found is not None:
                 good.append((verdict, found))
+        problems = [verdict["problem"] for verdict in verdicts if not verdict["accepted"]]
+        if problems:
+            log.error(
+                "%s sent %d of %d that are no evidence; the first: %s", sender, len(problems), len(tokens), problems[0]
+            )
         taken = self._register.add([found for _, found in good], now)
         for (verdict, _), one in zip(good, taken, strict=True):
             verdict["known"] = not one.new
-            for text in one.contradictions:
-                log.error("%s contradicts itself: %s", sender, text)
+        found_out = [text for one in taken for text in one.contradictions]
+        if found_out:
+            log.error("%s contradicts itself in %d ways; the first: %s", sender, len(found_out), found_out[0])
         return verdicts
 
     def _verify(self, token: str, sender: str, keys: EvidenceKeys, now: float) -> tuple[dict[str, Any], Bet | None]:
@@ -79,7 +86,6 @@ class Desk:
         except NotYet as e:
             return {"accepted": False, "again": True, "problem": str(e)}, None
         except (VerificationError, FormatError) as e:
-            log.error("%s sent what is no evidence: %s", sender, e)
             return {"accepted": False, "again": False, "problem": str(e)}, None
         return {"accepted": True, "jti": found.jti}, found
 

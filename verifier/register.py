@@ -240,11 +240,11 @@ def _contradictions(
     for jti, agent, policy, start, _ in after:
         yield from _linked((bet.jti, bet.subject, bet.policy, bet.end), (jti, agent, policy, start))
     if before is None and not after:
-        sql = """SELECT jti FROM bets WHERE issuer = ? AND agent = ? AND policy = ? AND end > ? AND start < ?
-                 AND chained LIMIT 1"""
-        overlap = db.execute(sql, (*chain, bet.start, bet.end)).fetchone()
-        if overlap is not None:
-            yield "overlapping", f"the windows of {overlap[0]} and {bet.jti} overlap"
+        sql = """SELECT jti, start FROM bets WHERE issuer = ? AND agent = ? AND policy = ? AND end > ? AND chained
+                 ORDER BY end LIMIT 1"""
+        follows = db.execute(sql, (*chain, bet.start)).fetchone()
+        if follows is not None and follows[1] < bet.end:
+            yield "overlapping", f"the windows of {follows[0]} and {bet.jti} overlap"
 
 
 def _linked(one: tuple[str, str, str, float], following: tuple[str, str, str, float]) -> Iterator[tuple[str, str]]:
@@ -265,8 +265,11 @@ def _history(db: sqlite3.Connection, bet: Bet, prev: object) -> Iterator[tuple[s
         db.execute("INSERT INTO roots VALUES (?,?,?,?)", (bet.issuer, size, root, bet.end))
     elif seen[0] != root:
         yield "two_histories", f"the log of {bet.issuer} has shown two roots for its size {size}"
-    sql = "SELECT 1 FROM bets WHERE issuer = ? AND ((jti = ? AND size > ?) OR (prev = ? AND size < ?))"
-    if db.execute(sql, (bet.issuer, prev, size, bet.jti, size)).fetchone():
+    before = db.execute("SELECT size FROM bets WHERE issuer = ? AND jti = ?", (bet.issuer, prev)).fetchall()
+    after = db.execute("SELECT size FROM bets WHERE issuer = ? AND prev = ?", (bet.issuer, bet.jti)).fetchall()
+    if any(one > size for (one,) in before if one is not None) or any(
+        one < size for (one,) in after if one is not None
+    ):
         yield "log_shrank", f"the log of {bet.issuer} was longer before it had the {size} entries of {bet.jti}"
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lictor.certs.domain import TrustDomain
 
-from . import contestants, decision, evidence
+from . import contestants, decision, evidence, verifier
 from .contestants import Contestant
 from .rounds import ROOT, Discipline, Score, compete, ratio
 
@@ -40,6 +40,7 @@ def main() -> None:
         tables, figures = measure(directory)
         figures |= decision.measure()
         figures |= evidence.measure(directory)
+        figures |= verifier.measure(directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     for name, value in figures.items():

@@ -206,7 +206,7 @@ def monitor_that_lies_is_named(place: Place) -> None:
 
     assert verifier.push(name, forged(place.monitor, token, bhv_result="pass", bhv_details=[]))[1][0]["accepted"]
     assert "forked" in verifier.reasons()
-    assert f"{claims['iss']} contradicts itself" in verifier.said()
+    assert f"{claims['iss']} contradicts itself in 1 ways" in verifier.said()
     words = ["verifier", "forgive", str(claims["iss"]), "-c", str(verifier.config)]
     assert "forgiven" in CliRunner().invoke(cli, words).stdout
     assert "forked" not in verifier.reasons()
