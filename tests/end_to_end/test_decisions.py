@@ -10,7 +10,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,15 +116,18 @@ class Place:
         return len(self.monitor.entries())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def agents(domain: TrustDomain) -> None:
+    for name in ("orchestrator", "busy", "rash"):
+        domain.add_agent(name)
+
+
 @pytest.fixture(scope="module")
 def place(
-    tmp_path_factory: pytest.TempPathFactory,
     share_monitor: Callable[..., Monitor],
     outside: Outside,
     domain: TrustDomain,
 ) -> Iterator[Place]:
-    for name in ("orchestrator", "busy", "rash"):
-        domain.add_agent(name)
     with contextlib.closing(Endless(outside)) as server:
         orders = free_port()
         settings = configuration(outside, server.port, orders)
@@ -299,9 +301,7 @@ def test_the_log_holds_together(place: Place) -> None:
     assert place.lictor("log", "verify")["verdict"] == "intact"
 
 
-def test_over_a_restart(
-    make_monitor: Callable[..., Monitor], outside: Outside, domain: TrustDomain, tmp_path: Path
-) -> None:
+def test_over_a_restart(make_monitor: Callable[..., Monitor], outside: Outside, domain: TrustDomain) -> None:
     """Quarantine and standing approvals stay; what waited when the monitor was killed is denied."""
     with contextlib.closing(Endless(outside)) as server:
         orders = free_port()
