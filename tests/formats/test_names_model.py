@@ -98,7 +98,7 @@ def model_url(text: str) -> Url:
     return Url(scheme.lower(), host, port, model_path(path), query)  # type: ignore[arg-type]
 
 
-def found[T](parse: object, *arguments: object) -> object:
+def found(parse: object, *arguments: object) -> object:
     try:
         return parse(*arguments)  # type: ignore[operator]
     except (FormatError, Refused):
