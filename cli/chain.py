@@ -20,7 +20,7 @@ from .chain_formats import to_dot, to_mermaid, to_svg
 from .chain_page import to_html
 from .evidence_view import FILE, chain_trees, find_ca, read_ca, trust_options
 from .log_view import plain
-from .output import console, errors, json_option, print_json
+from .output import console, errors, json_option, print_json, print_or_write
 
 _FILES = click.argument("files", metavar="FILE|LEDGER…", nargs=-1, required=True, type=FILE)
 _COLOURS = {"intact": "green", "bad": "red", "prefix_only": "yellow", "gap": "yellow", "missing": "yellow"}
@@ -68,7 +68,7 @@ def show(files: tuple[Path, ...], form: str, out: Path | None, as_json: bool) ->
         print_json(chain.to_json())
         return
     if form != "tree":
-        _write(_FORMATS[form](draw(chain)), out)
+        print_or_write(_FORMATS[form](draw(chain)), out)
         return
     for tree in chain_trees(chain):
         console.print(tree, soft_wrap=False)
@@ -101,17 +101,6 @@ def verify(ctx: click.Context, files: tuple[Path, ...], trust: Path | None, conf
     else:
         _print(chain, logs, edges)
     ctx.exit(code)
-
-
-def _write(text: str, out: Path | None) -> None:
-    if out is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        out.write_text(text, "utf-8")
-    except OSError as e:
-        raise UsageError(f"{out} cannot be written: {e.strerror}") from None
-    errors.print(Text(f"written: {out}"))
 
 
 def _log_json(path: Path, report: LogReport) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from .evidence_view import find_ca, read_ca, trust_options
 from .log_check import check_file
 from .log_options import FILE, find_ledger, ledger_option, policy_options, read_policy
 from .log_view import plain
-from .output import json_option, print_json
+from .output import json_option, print_json, print_or_write
 
 _SIZE = click.IntRange(min=1)
 
@@ -56,13 +56,7 @@ def prove(
         else:
             assert old is not None
             text = prove_consistency(reader, old, new).text()
-    if out is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        out.write_text(text, "utf-8")
-    except OSError as e:
-        raise UsageError(f"{out} cannot be written: {e.strerror}") from None
+    print_or_write(text, out)
 
 
 @click.command("check-proof")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..formats.errors import UsageError
 
 console = Console(highlight=False, soft_wrap=True, emoji=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -42,3 +45,14 @@ def json_option[F: Callable[..., Any]](command: F) -> F:
 def print_json(result: Any) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(result, indent=2, ensure_ascii=False, default=str))
+
+
+def print_or_write(text: str, out: Path | None) -> None:
+    """To standard output, or into the file `out`. Raises UsageError if that cannot be written."""
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, "utf-8")
+    except OSError as e:
+        raise UsageError(f"{out} cannot be written: {e.strerror}") from None
