@@ -221,6 +221,20 @@ def test_the_depth_of_a_delegation_stays_with_its_work(of: Lineage, mint: Mint) 
     assert of.own(mint.now).depth == 0
 
 
+def test_what_work_is_within_stays_with_it_and_joins_add_up(of: Lineage, mint: Mint) -> None:
+    one, two = ("a",), ("b", "c")
+    for line, within in (("x", (one,)), ("y", (one, two))):
+        of.open(mint(W1, (new_id(),)), [line], None, PEER, mint.now, 1, within)
+    assert of.place(["x"], None, 1000.0).within == (one,)
+    joined = of.place([], None, 1000.0)
+    assert (joined.within, mint.made[joined.node][2]) == ((one, two), {"depth": 1, "within": [["a"], ["b", "c"]]})
+    assert of.own(1000.0).within == ()
+    mint.now = 2500.0
+    continued = of.place(["y"], None, mint.now)
+    assert mint.made[continued.node][2] == {"depth": 1, "within": [["a"], ["b", "c"]]}
+    assert mint.made[of.delegate(continued, (), (one,)).jti][2] == {"depth": 1, "within": [["a"]]}
+
+
 def test_a_join_is_as_deep_as_its_deepest_part(of: Lineage, mint: Mint) -> None:
     deep(of, mint, 1, "a")
     deep(of, mint, 3, "b")
