@@ -188,9 +188,9 @@ class Http2Server:
                 threading.Thread(target=self._serve, args=(raw,), daemon=True).start()
 
     def _serve(self, raw: socket.socket) -> None:
-        with contextlib.suppress(OSError, h2.exceptions.ProtocolError), raw:
-            with self.context.wrap_socket(raw, server_side=True) as tls:
-                Served(self, tls).run()
+        ended = contextlib.suppress(OSError, h2.exceptions.ProtocolError)
+        with ended, raw, self.context.wrap_socket(raw, server_side=True) as tls:
+            Served(self, tls).run()
 
 
 class Served:
