@@ -1,4 +1,4 @@
-"""Which protocol comes next on a connection: HTTP/1.1, or TLS with HTTP/1.1 in it. There is no third answer.
+"""Which protocol comes next on a connection: HTTP/1.1, or TLS with HTTP/1.1 or 2 in it. There is no third answer.
 
 Only a tunnel that the addons let through uninterrupted (`tunnel_layer`) holds what it holds, once it has begun as TLS.
 mitmproxy's own addon guesses from the bytes, the port and lists of hosts, and can answer with raw TCP, DNS or QUIC.
