@@ -71,7 +71,7 @@ def canonical(value: Any) -> bytes:
 
 
 def _is_exact(members: Iterable[Any]) -> bool:
-    """Whether the encoder writes these values exactly or refuses them, names aside: looking costs less than building."""
+    """Whether the encoder writes these values exactly or refuses them, names aside: cheaper than to build them."""
     for member in members:
         kind = type(member)
         if kind is str or kind is int:
