@@ -35,9 +35,7 @@ class Authority:
     def idle(self, agent_id: str) -> bool:
         return agent_id not in self._quarantine and self._state.idle(agent_id)
 
-    def judge(
-        self, draft: ActionDraft, wid: str, now: float, depth: int | None = None, within: Within = ()
-    ) -> Judged:
+    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None, within: Within = ()) -> Judged:
         if draft.agent_id in self._quarantine:
             return _barred(draft)
         return self._approved(self._state.judge(draft, wid, now, depth, within))

@@ -54,9 +54,7 @@ class State:
     def idle(self, agent_id: str) -> bool:
         return False
 
-    def judge(
-        self, draft: ActionDraft, wid: str, now: float, depth: int | None = None, within: Within = ()
-    ) -> Judged:
+    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None, within: Within = ()) -> Judged:
         return self.says(draft)
 
     def admit(self, draft: InboundDraft, now: float) -> InboundDraft | Judged:

@@ -119,9 +119,7 @@ class Nothing:
     def idle(self, agent_id: str) -> bool:
         return True
 
-    def judge(
-        self, draft: ActionDraft, wid: str, now: float, depth: int | None = None, within: Within = ()
-    ) -> Judged:
+    def judge(self, draft: ActionDraft, wid: str, now: float, depth: int | None = None, within: Within = ()) -> Judged:
         return Judged(draft)
 
     def admit(self, draft: InboundDraft, now: float) -> InboundDraft:
