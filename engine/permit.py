@@ -28,6 +28,9 @@ from .answer_gate import GatedStream
 from .problem import Problem, problem_of, set_problem
 from .request_reader import problem_with
 
+BODIES_AT_ONCE = 4
+"""So many times the limit of one judged body may all those of one HTTP/2 connection have together."""
+
 CommandGenerator = Generator[commands.Command, Any, bool]
 
 
@@ -96,15 +99,28 @@ class PermitStream(GatedStream):
     def check_body_size(self, request: bool) -> CommandGenerator:
         if not request:
             return (yield from super().check_body_size(request))
-        if len(self.request_body_buf) <= self._judged_body_bytes:
+        limit = self._judged_body_bytes
+        if len(self.request_body_buf) > limit:
+            problem = Problem("body_too_large", f"the request body exceeds {limit} bytes and must be read to be judged")
+        elif self.flow.request.is_http2 and self._collected() > limit * BODIES_AT_ONCE:
+            text = (
+                f"requests at once on this connection bring more than {limit * BODIES_AT_ONCE} bytes that must be read"
+            )
+            problem = Problem("overloaded", text)
+        else:
             return False
-        text = f"the request body exceeds {self._judged_body_bytes} bytes and must be read to be judged"
         self.request_body_buf.clear()
-        set_problem(self.flow, Problem("body_too_large", text))
-        self.flow.error = flow.Error(text)
+        set_problem(self.flow, problem)
+        self.flow.error = flow.Error(problem.text)
         yield hooks.HttpErrorHook(self.flow)
-        yield from self._answer_and_close(text)
+        yield from self._answer_and_close(problem.text)
         return True
+
+    def _collected(self) -> int:
+        """Bytes of bodies that are being read to be judged, of all streams of this connection."""
+        parent = self.context.layers[self.context.layers.index(self) - 1]
+        assert isinstance(parent, layer.HttpLayer)
+        return sum(len(stream.request_body_buf) for stream in parent.streams.values())
 
     def send_response(self, already_streamed: bool = False) -> Generator[commands.Command, Any, None]:
         yield from super().send_response(already_streamed)

@@ -34,9 +34,12 @@ def hyper(client_side: bool) -> h2.connection.H2Connection:
 
 
 class Middle:
-    """What stands between a client and a server, each of one version. All requests are let through as they come."""
+    """What stands between a client and a server, each of one version.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, client: bytes, server: bytes) -> None:
+    Requests are let through as they come, or, if `judged`, once they have been read whole.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, client: bytes, server: bytes, judged: bool = False) -> None:
         for name in ("HttpStream", "Http1Server", "Http1Client", "Http2Server", "Http2Client"):
             monkeypatch.setattr(layer, name, getattr(layer, name))
         patches.apply()
@@ -72,6 +75,7 @@ class Middle:
         self.servers: list[connection.Connection] = []
         self.sent: dict[connection.Connection, bytearray] = {self.client: bytearray()}
         self.fails = 0
+        self.judged = judged
         self.errors: list[str] = []
         self.refused: list[str] = []
         """The reasons of requests that could not be read."""
@@ -96,7 +100,7 @@ class Middle:
     def _hook(self, command: Any) -> None:
         flow = getattr(command, "flow", None)
         if isinstance(command, hooks.HttpRequestHeadersHook):
-            flow.request.stream = True
+            flow.request.stream = not self.judged
             if (problem := problem_of(flow)) is not None:
                 self.refused.append(problem.reason)
         elif isinstance(command, hooks.HttpResponseHeadersHook):

@@ -235,6 +235,23 @@ def test_empty_data_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert middle.take(server) == b""
 
 
+def test_bodies_that_are_read_to_be_judged_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of a hundred streams could bring as much as one connection of HTTP/1.1."""
+    middle = Middle(monkeypatch, HTTP2, HTTP2, judged=True)
+    client = Client2(middle)
+    streams = [client.ask() for _ in range(5)]
+    for stream in streams:
+        client.h2.send_data(stream, bytes(900))
+    got = client.talk()
+    told = [e for e in got if isinstance(e, h2.events.ResponseReceived)]
+    assert [e.stream_id for e in told] == [streams[4]]
+    assert len(middle.errors) == 1
+    assert "at once" in middle.errors[0]
+    client.h2.end_stream(streams[0])
+    client.talk()
+    assert len(middle.servers) == 1, "the others go on"
+
+
 def test_a_head_that_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     middle = Middle(monkeypatch, HTTP2, HTTP2)
     middle.send(middle.client, PREFACE + b"\x00\x00\x01\x01\x00\x00\x00\x00\x03\x82")
