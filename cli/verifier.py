@@ -106,6 +106,7 @@ def forgive(monitor: str, config: Path, as_json: bool) -> None:
 @click.option("--key", type=FILE, metavar="PEM", help="The key of --cert.")
 @click.option("--nonce", default="auto", show_default=True, metavar="TEXT", help="8 to 88 characters; `none` for none.")
 @click.option("--profile", type=click.Choice(tuple(PROFILES)), default="ietf", show_default=True)
+@click.option("--fresh", is_flag=True, help="Have the Verifier ask the monitors first.")
 @trust_option
 @json_option
 @click.pass_context
@@ -119,6 +120,7 @@ def ask(
     key: Path | None,
     nonce: str,
     profile: Profile,
+    fresh: bool,
     trust: Path,
     as_json: bool,
 ) -> None:
@@ -140,7 +142,7 @@ def ask(
     sent = {"auto": asking.new_nonce(), "none": None}.get(nonce, nonce)
     try:
         answer = asking.ask(
-            url, context, expected.check, domain.identity_ca.read_bytes(), ids, time.time, sent, profile
+            url, context, expected.check, domain.identity_ca.read_bytes(), ids, time.time, sent, profile, fresh
         )
     except asking.Unanswered as e:
         click.echo(f"lictor: {e}", err=True)

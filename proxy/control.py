@@ -39,7 +39,7 @@ from .deciding import Deciding
 from .desk import Desk
 from .evidence_key import EvidenceKey
 from .operator import Operator
-from .orders import orders
+from .orders import demanded, orders
 from .policies import policies_for
 from .reload import BindingsOnDisk
 from .state import State
@@ -96,8 +96,9 @@ class ControlProcess:
         signer = EvidenceKey(config)
         ledger = self._open_ledger(signer)
         self._state = State(self._in_force, self._store, ledger.size, ledger.now())
+        demands = self._demands(ledger, signer)
         deciding = self._deciding = Deciding(
-            config, ledger, self._store, self._state, self._in_force, self._tell_workers
+            config, ledger, self._store, self._state, self._in_force, self._tell_workers, demanded(demands)
         )
         self._recorder = Recorder(
             ledger,
@@ -115,7 +116,7 @@ class ControlProcess:
         transparency = Transparency(config, ledger)
         retention = Retention(ledger, self._store, config.monitor.spiffe_id, self._recorder.needed_from)
         await retention.resume()
-        operator = Operator(config.ledger.path, orders(self._demands(ledger, signer), retention, deciding.decisions))
+        operator = Operator(config.ledger.path, orders(demands, retention, deciding.decisions))
         ticker = asyncio.create_task(self._tick(ledger, signer))
         keeper = asyncio.create_task(retention.run(config.evidence.retention_days))
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..bindings.model import Binding
@@ -16,13 +16,13 @@ from .authority import Authority
 from .config import Config
 from .decisions import Decisions
 from .order_listener import OrderListener
-from .orders import decided
+from .orders import Order, decided
 from .quarantine import Quarantine
 from .state import State
 
 
 class Deciding:
-    """Made when the ledger is open; `tell` says something to all workers."""
+    """Made when the ledger is open; `tell` says something to all workers, `demanded` are further orders from afar."""
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Deciding:
         state: State,
         bindings: tuple[Binding, ...],
         tell: Callable[[dict[str, Any]], None],
+        demanded: Mapping[str, Order],
     ) -> None:
         limits, monitor_id = config.limits, config.monitor.spiffe_id
         self._tell = tell
@@ -43,7 +44,7 @@ class Deciding:
         self.decisions = Decisions(ledger, self.quarantine, self.holds, approvals)
         self._listener: OrderListener | None = None
         if config.listen.orders is not None:
-            self._listener = OrderListener(config, config.listen.orders_from, decided(self.decisions))
+            self._listener = OrderListener(config, config.listen.orders_from, {**demanded, **decided(self.decisions)})
 
     async def start(self) -> None:
         """Take orders from afar. Raises UsageError if the listener cannot listen."""

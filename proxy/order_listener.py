@@ -4,7 +4,8 @@ A listener apart from the log's: that one is for every identity of the trust dom
 not be in the way of an order. `GET /orders` says what there is; `GET /orders/NAME` for what only asks and
 `POST /orders/NAME` with a JSON object for what changes something answer `{"ok": true, "result": …}`, or
 `{"ok": false, "error": TEXT}` with 400 for an order that makes no sense, 403 for a caller that may give none. Each
-change is an entry with the caller's SPIFFE ID; it is durable when the answer comes.
+change is an entry with the caller's SPIFFE ID; it is durable when the answer comes. The Verifier to which evidence is
+pushed (`verifier.name`) may demand evidence (`bet`), and nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .orders import Order
 log = logging.getLogger(__name__)
 
 MAX_ORDER = 64 * 1024
+DEMAND = "bet"
 ASKING = ("quarantined", "waiting", "standing")
 _FRESH = {"Cache-Control": "no-store"}
 
@@ -34,6 +36,7 @@ class OrderListener:
     def __init__(self, config: Config, accepted: Collection[str], orders: Mapping[str, Order]) -> None:
         """Raises VerificationError for the revocation list."""
         self._accepted = frozenset(accepted)
+        self._verifier = config.verifier.name if config.verifier is not None else None
         self._orders = orders
         self._callers = Callers(config.listener("orders"), MAX_ORDER)
         router = self._callers.app.router
@@ -44,7 +47,7 @@ class OrderListener:
 
     def _caller(self, request: web.Request) -> str:
         caller = request[CALLER]
-        if caller not in self._accepted:
+        if caller not in self._accepted and (caller, request.match_info.get("name")) != (self._verifier, DEMAND):
             log.warning("%s may give no orders: %s %s is refused", caller, request.method, request.path)
             raise VerificationError(f"{caller} may give no orders to this monitor")
         return caller

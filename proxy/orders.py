@@ -17,7 +17,19 @@ Order = Callable[[dict[str, Any], str], Awaitable[Any]]
 
 
 def orders(demands: Demands, retention: Retention, decisions: Decisions) -> Mapping[str, Order]:
-    """Those of `decided`, `bet` (agent, policy, from, to) and `erase` (before)."""
+    """Those of `demanded` and `decided`, and `erase` (before)."""
+
+    async def erase(arguments: dict[str, Any], by: str) -> dict[str, Any]:
+        before = arguments.pop("before", None)
+        if arguments or type(before) not in (int, float):
+            raise UsageError("the order erase takes before (a number)")
+        return asdict(await retention.erase(before, BY_HAND))
+
+    return {**demanded(demands), "erase": erase, **decided(decisions)}
+
+
+def demanded(demands: Demands) -> Mapping[str, Order]:
+    """`bet` (agent, policy, from, to)."""
 
     async def issue(arguments: dict[str, Any], by: str) -> list[str]:
         values = [arguments.pop(name, None) for name in ("agent", "policy", "from", "to")]
@@ -28,13 +40,7 @@ def orders(demands: Demands, retention: Retention, decisions: Decisions) -> Mapp
             raise UsageError("the order bet takes agent and policy (texts), from and to (numbers)")
         return list(await demands.issue(agent, policy, start, end))
 
-    async def erase(arguments: dict[str, Any], by: str) -> dict[str, Any]:
-        before = arguments.pop("before", None)
-        if arguments or type(before) not in (int, float):
-            raise UsageError("the order erase takes before (a number)")
-        return asdict(await retention.erase(before, BY_HAND))
-
-    return {"bet": issue, "erase": erase, **decided(decisions)}
+    return {"bet": issue}
 
 
 def decided(decisions: Decisions) -> Mapping[str, Order]:

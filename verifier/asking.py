@@ -18,7 +18,7 @@ from ..formats.errors import FormatError, LictorError, UsageError, VerificationE
 from . import ear
 from .ear import Profile, Result
 
-ANSWER_S = 15.0
+ANSWER_S = 30.0
 MAX_ANSWER = 1 << 20
 
 
@@ -48,8 +48,11 @@ def ask(
     now: Callable[[], float],
     nonce: str | None = None,
     profile: Profile = "ietf",
+    fresh: bool = False,
 ) -> Answer:
-    """Ask the Verifier at `url` about `agents`. `check_server` says who the server with a certificate (DER) is.
+    """Ask the Verifier at `url` about `agents`, `fresh`: after it has asked the monitors.
+
+    `check_server` says who the server with a certificate (DER) is.
 
     Raises Unanswered, UsageError for a question that it does not take, VerificationError for an answer that does not
     hold: another key or Verifier, another nonce, not now, not about these agents.
@@ -57,7 +60,7 @@ def ask(
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or parts.query or parts.path not in ("", "/"):
         raise UsageError(f"the Verifier's URL must be https://HOST:PORT, found {url!r}")
-    asked = {"agents": list(agents), "profile": profile, **({"nonce": nonce} if nonce is not None else {})}
+    asked = {"agents": list(agents), "profile": profile, "fresh": fresh, **({"nonce": nonce} if nonce else {})}
     connection = http.client.HTTPSConnection(parts.hostname, parts.port, context=context, timeout=ANSWER_S)
     try:
         connection.connect()

@@ -11,7 +11,7 @@ from ..certs.callers import Listener
 from ..certs.domain import TrustDomain
 from ..certs.monitors import MonitorFiles
 from ..formats.errors import UsageError
-from ..formats.settings import address, read_settings, schema_of
+from ..formats.settings import address, read_settings, schema_of, spiffe_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,14 @@ class ReferenceSettings:
 
     directory: Path
     signers: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderSettings:
+    """Where a monitor takes orders, and its SPIFFE ID."""
+
+    monitor: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,7 @@ class VerifierConfig:
     monitors: tuple[str, ...]
     relying_parties: tuple[str, ...]
     references: ReferenceSettings | None
+    orders: tuple[OrderSettings, ...]
 
     @property
     def spiffe_id(self) -> str:
@@ -76,6 +85,10 @@ def load(path: Path) -> VerifierConfig:
         monitors=_patterns(document, "monitors", f"spiffe://{domain.name}/monitor/*"),
         relying_parties=_patterns(document, "relying_parties", f"spiffe://{domain.name}/*"),
         references=_references(base, domain, document.get("references")),
+        orders=tuple(
+            OrderSettings(spiffe_id(table["monitor"], f"orders[{index}].monitor"), table["url"].rstrip("/"))
+            for index, table in enumerate(document.get("orders", []))
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from .. import __version__
@@ -17,7 +17,7 @@ from ..formats.errors import FormatError, LictorError, UsageError, VerificationE
 from ..formats.keys import KeySigner
 from ..formats.spiffe import SpiffeId
 from . import ear
-from .appraisal import NotYet, References, check_sent
+from .appraisal import NotYet, Reason, References, check_sent
 from .config import VerifierConfig
 from .ear import Profile, Submodule
 from .register import Register
@@ -89,11 +89,8 @@ class Desk:
             return {"accepted": False, "again": False, "problem": str(e)}, None
         return {"accepted": True, "jti": found.jti}, found
 
-    def result(self, asker: str, agents: Sequence[str], nonce: str | None = None, profile: Profile = "ietf") -> str:
-        """An attestation result about these agents, as an EAR JWT.
-
-        Raises VerificationError if `asker` may not ask, UsageError for what cannot be asked.
-        """
+    def check_question(self, asker: str, agents: Sequence[str], nonce: str | None) -> None:
+        """Raises VerificationError if `asker` may not ask, UsageError for what cannot be asked."""
         if not applies_to(self._config.relying_parties, asker):
             raise VerificationError(f"{asker} may not ask this Verifier")
         try:
@@ -103,15 +100,33 @@ class Desk:
                 ear.check_nonce(nonce)
         except (FormatError, VerificationError) as e:
             raise UsageError(str(e)) from None
-        now = self._now()
+
+    def result(
+        self,
+        asker: str,
+        agents: Sequence[str],
+        nonce: str | None = None,
+        profile: Profile = "ietf",
+        stale: Mapping[str, Sequence[str]] | None = None,
+    ) -> str:
+        """An attestation result about these agents, as an EAR JWT; `stale`: why evidence of an agent is not fresh.
+
+        Raises like `check_question`.
+        """
+        self.check_question(asker, agents, nonce)
+        now, period, known = self._now(), self._config.period_s, self._references
+        more = {name: [Reason.of("not_fresh", "warning", text) for text in why] for name, why in (stale or {}).items()}
         found: dict[str, Submodule] = {
-            agent: self._register.appraisal(agent, now, self._config.period_s, self._references, nonce)
-            for agent in agents
+            agent: self._register.appraisal(agent, now, period, known, nonce, more.get(agent, ())) for agent in agents
         }
         token = ear.issue(self._signer, self._config.spiffe_id, found, now, RESULT_S, profile, __version__)
         if len(token) > jws.MAX_TOKEN:
             raise UsageError("the result is too long for one token: ask about fewer agents at a time")
         return token
+
+    def holds(self, monitor: str, ids: Collection[str]) -> bool:
+        """Whether all these BETs of a monitor have come."""
+        return self._register.holds(monitor, ids)
 
     def count(self) -> int:
         """How many BETs are kept."""

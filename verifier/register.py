@@ -7,8 +7,8 @@ that continue the same one, windows that overlap, two roots of its log at one si
 somebody has looked into it (`forgive`). Every question is asked within what one monitor said: another cannot forge its
 ids or its log.
 
-What is said of an agent rests on the BETs whose windows ended in the last `period` seconds: the worst of them. Without
-any there is nothing to say. Kept in SQLite; a change is on disk before it is answered.
+What is said of an agent rests on the BETs whose windows ended in the last `period` seconds (of those on demand, lie in
+it): the worst of them. Without any there is nothing to say. Kept in SQLite; a change is on disk before it is answered.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CREATE TABLE bets (
     chained INTEGER NOT NULL, prev TEXT, standing TEXT NOT NULL, start REAL NOT NULL, end REAL NOT NULL,
     size INTEGER, entries INTEGER NOT NULL, rank INTEGER NOT NULL, reasons TEXT NOT NULL, token TEXT NOT NULL,
     UNIQUE (issuer, jti));
-CREATE INDEX by_agent ON bets (agent, end, issuer, policy, digests, rank, standing, entries);
+CREATE INDEX by_agent ON bets (agent, end, chained, start, issuer, policy, digests, rank, standing, entries);
 CREATE INDEX by_prev ON bets (issuer, prev) WHERE prev IS NOT NULL;
 CREATE INDEX by_chain ON bets (issuer, agent, policy, end, start) WHERE chained;
 CREATE INDEX firsts ON bets (issuer, agent, policy) WHERE standing = 'first';
@@ -49,6 +49,8 @@ MAX_REASONS = 8
 """Reasons that a result names, the worst first; also policies and monitors."""
 MAX_CONTRADICTIONS = 1000
 """How many of one monitor are kept, the first ones."""
+DEMANDED_S = 60.0
+"""So much before the period the window of a BET on demand may begin; else what is past would count anew."""
 _LOOKED_AT = 4 * MAX_REASONS
 _STANDINGS = {
     "gap": ("gap", "the BET before {} has not come"),
@@ -92,11 +94,17 @@ class Register:
             return [_add(db, one, now) for one in bets]
 
     def appraisal(
-        self, agent: str, now: float, period: float, references: References, nonce: str | None = None
+        self,
+        agent: str,
+        now: float,
+        period: float,
+        references: References,
+        nonce: str | None = None,
+        more: Iterable[Reason] = (),
     ) -> Submodule:
-        """What is to be said of an agent now."""
+        """What is to be said of an agent now; `more` reasons come from whoever asks."""
         with self._reading() as db:
-            since = (agent, now - period)
+            since = (agent, now - period, now - period - DEMANDED_S)
             groups = db.execute(_GROUPS, since).fetchall()
             flagged = db.execute(_FLAGGED, (*since, _LOOKED_AT)).fetchall()
             issuers = list(dict.fromkeys(group[0] for group in groups))
@@ -104,7 +112,7 @@ class Register:
         policies = {group[1]: set[str]() for group in groups}
         for _, policy, digests, *_ in groups:
             policies[policy].update(digests.split())
-        reasons = [Reason.of(what, "contraindicated", text) for what, text in against]
+        reasons = [*more, *(Reason.of(what, "contraindicated", text) for what, text in against)]
         for policy, found in policies.items():
             reasons += references.reasons(policy, found)
         reasons += references.missing(agent, policies) if policies else ()
@@ -124,6 +132,12 @@ class Register:
         if groups:
             behavior["until"] = max(group[6] for group in groups)
         return Submodule(worst(statuses), tuple(policies)[:MAX_REASONS], nonce, behavior)
+
+    def holds(self, issuer: str, ids: Iterable[str]) -> bool:
+        """Whether all these BETs of a monitor are here."""
+        sql = "SELECT 1 FROM bets WHERE issuer = ? AND jti = ?"
+        with self._reading() as db:
+            return all(db.execute(sql, (issuer, jti)).fetchone() for jti in ids)
 
     def count(self) -> int:
         """How many BETs are here."""
@@ -171,9 +185,9 @@ _GROUPS = f"""
 SELECT issuer, policy, digests,
        max(rank, CASE WHEN standing IN ('gap', 'restarted') THEN {_WARNING} ELSE 0 END) AS shown,
        count(*), sum(entries), max(end)
-FROM bets WHERE agent = ? AND end > ? GROUP BY issuer, policy, digests, shown"""  # noqa: S608 - constants only
+FROM bets WHERE agent = ? AND end > ? AND (chained OR start > ?) GROUP BY issuer, policy, digests, shown"""  # noqa: S608 - constants only
 _FLAGGED = """
-SELECT reasons, standing, jti FROM bets WHERE agent = ? AND end > ?
+SELECT reasons, standing, jti FROM bets WHERE agent = ? AND end > ? AND (chained OR start > ?)
 AND (reasons <> '[]' OR standing IN ('gap', 'restarted')) ORDER BY rank DESC, end DESC LIMIT ?"""
 _COLUMNS = (
     "issuer, jti, agent, policy, digests, chained, prev, standing, start, end, size, entries, rank, reasons, token"

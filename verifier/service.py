@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..formats.settings import schema_of
 from .config import VerifierConfig
 from .desk import Desk
 from .ear import PROFILES, Profile
+from .pulling import Pulling
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Service:
         self._waiting = 0
         self._stopping = asyncio.Event()
         self._evidence, self._question = _validator("Evidence"), _validator("Question")
+        self._pulling = Pulling(config, self._arrived)
         self._callers = Callers(config.listener, MAX_BODY)
         router = self._callers.app.router
         router.add_post("/evidence", self._take)
@@ -122,13 +124,18 @@ class Service:
         return await self._answer(request, await _body(request, self._question))
 
     async def _answer(self, request: web.Request, asked: dict[str, Any]) -> web.Response:
-        caller, profile = request[CALLER], _profile(asked)
+        caller, profile, agents, nonce = request[CALLER], _profile(asked), asked["agents"], asked.get("nonce")
         try:
-            token = await self._work(lambda: self._desk.result(caller, asked["agents"], asked.get("nonce"), profile))
+            self._desk.check_question(caller, agents, nonce)
+            stale = await self._pulling.pull_all(agents) if asked.get("fresh") else {}
+            token = await self._work(lambda: self._desk.result(caller, agents, nonce, profile, stale))
         except UsageError as e:
             raise web.HTTPBadRequest(text=f"{e}\n") from None
         kind = f'application/eat+jwt; eat_profile="{PROFILES[profile]}"'
         return web.Response(body=token.encode(), headers={"Content-Type": kind, **_FRESH})
+
+    async def _arrived(self, monitor: str, ids: Collection[str]) -> bool:
+        return await self._work(lambda: self._desk.holds(monitor, ids))
 
     async def _jwks(self, request: web.Request) -> web.Response:
         return web.json_response({"keys": [self._desk.jwk]})

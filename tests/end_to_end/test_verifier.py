@@ -29,6 +29,7 @@ from lictor.evidence import bet
 from lictor.evidence.claims import new_id
 from lictor.formats import jws
 from lictor.formats.keys import KeySigner
+from lictor.verifier.bets import parse_bet
 
 AGENT = "spiffe://test.internal/agent/default"
 
@@ -45,6 +46,7 @@ class VerifierProcess:
             f'name = "{self.files.name}"\nlisten = "127.0.0.1:{self.port}"\ntrust = "{domain.path}"\n'
             'register = "data/register.sqlite"\n'
         )
+        self.orders = free_port()
         self.process: subprocess.Popen[str] | None = None
 
     @property
@@ -55,6 +57,13 @@ class VerifierProcess:
     def table(self) -> str:
         """For the configuration of a monitor."""
         return f'[verifier]\nurl = "{self.url}"\nname = "{self.files.spiffe_id}"\n'
+
+    def takes_orders(self, monitor: Monitor) -> None:
+        """Start, and let evidence be asked for there."""
+        name = f"spiffe://{self.domain.name}/monitor/{monitor.name}"
+        table = f'[[orders]]\nmonitor = "{name}"\nurl = "https://127.0.0.1:{self.orders}"\n'
+        self.config.write_text(self.config.read_text() + table)
+        self.start()
 
     def start(self) -> VerifierProcess:
         said = self.folder / "up.log"
@@ -106,6 +115,18 @@ class VerifierProcess:
         except urllib.error.HTTPError as e:
             return e.code, e.read().decode()
 
+    def order(self, name: str, **arguments: str) -> int:
+        """The monitor's answer to an order that the Verifier gives."""
+        context = ssl.create_default_context(cafile=str(self.domain.identity_ca))
+        context.load_cert_chain(self.files.cert, self.files.key)
+        url = f"https://127.0.0.1:{self.orders}/orders/{name}"
+        try:
+            request = urllib.request.Request(url, json.dumps(arguments).encode())
+            with urllib.request.urlopen(request, context=context, timeout=15) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as e:
+            return e.code
+
 
 Start = Callable[..., Monitor]
 
@@ -130,12 +151,16 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, domain: TrustDomain, make_monitor: Start, outside: Outside) -> Iterator[Place]:
-    verifier = VerifierProcess(tmp_path / "verifier", domain).start()
+    verifier = VerifierProcess(tmp_path / "verifier", domain)
     with contextlib.closing(Server(outside)) as server:
         at = f"https://localhost:{server.port}"
         targets = "".join(target(f"urn:test:{n}", "data_source", f"{at}/{n}/**") for n in ("open", "closed"))
         more = f'[evidence]\ninterval_s = 0.5\n[interception]\nupstream_ca = "{outside.ca}"\n{verifier.table}'
-        monitor = make_monitor("m", {"main": binding(data_source_access=["urn:test:open"])}, targets, more=more)
+        more += '[orders]\nfrom = ["spiffe://test.internal/agent/orchestrator"]\n'
+        rules = {"main": binding(data_source_access=["urn:test:open"])}
+        monitor = make_monitor("m", rules, targets, more=more, orders=verifier.orders, start=False)
+        verifier.takes_orders(monitor)
+        monitor.start()
         yield Place(verifier, monitor, server)
         monitor.stop()
     verifier.stop()
@@ -144,6 +169,7 @@ def place(tmp_path: Path, domain: TrustDomain, make_monitor: Start, outside: Out
 def test_what_the_agent_does_is_what_is_said_of_it(place: Place) -> None:
     verifier = place.verifier
     assert verifier.ask(code=3)["status"] == "none"
+    assert verifier.ask("--fresh", code=3)["status"] == "none", "no monitor has seen the agent"
     assert place.get().status == 200
     until(lambda: verifier.status() == "affirming", what="a good window has come")
     found = verifier.ask("--nonce", "this-is-our-nonce", code=0)
@@ -156,8 +182,15 @@ def test_what_the_agent_does_is_what_is_said_of_it(place: Place) -> None:
     until(lambda: verifier.status() == "contraindicated", what="the refusal has come")
     found = verifier.ask(code=1)
     assert found["agents"][AGENT]["reasons"][0]["what"] == "violations"
+    before = verifier.ask()["agents"][AGENT]
+    found = verifier.ask("--fresh", code=1)["agents"][AGENT]
+    assert found["until"] > before["until"]
+    assert "not_fresh" not in [reason["what"] for reason in found["reasons"]]
+    assert verifier.order("quarantine", agent=AGENT, why="it is bad") == 403, "it may demand evidence only"
     place.all_there()
     monitor_that_lies_is_named(place)
+    place.monitor.stop()
+    assert "not_fresh" in [reason["what"] for reason in verifier.ask("--fresh", code=1)["agents"][AGENT]["reasons"]]
 
     verifier.stop()
     words = ["verifier", "ask", "default", "--url", verifier.url, "--trust", str(place.monitor.domain.path)]
@@ -196,7 +229,8 @@ def forged(monitor: Monitor, token: str, **changes: Any) -> str:
 
 def monitor_that_lies_is_named(place: Place) -> None:
     verifier, name = place.verifier, place.monitor.name
-    token = place.monitor.tokens("bets")[-1]
+    chained = [one for one in map(parse_bet, place.monitor.tokens("bets")) if one.ext["trigger"] != "demand"]
+    token = chained[-1].token
     claims = jws.parse_compact(token, typ=frozenset({bet.TYP})).claims()
     other = place.monitor.domain.add_monitor(f"other-{name}"[:60])
     status, verdicts = verifier.push(other.name, token)

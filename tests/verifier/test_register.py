@@ -121,9 +121,17 @@ def test_a_chain_that_begins_anew(register: Register, order: tuple[int, ...]) ->
 
 
 def test_on_demand_evidence_is_in_no_chain(register: Register) -> None:
-    other = bet("d", None, 105, ext={"evaluation_mode": "on_demand"})
+    other = bet("d", None, 105, start=20.0, ext={"evaluation_mode": "on_demand"})
     assert take(register, bet("a"), other, bet("b", "a", 110)).status == "affirming"
     assert take(register, bet("e", None, 300, ext={"evaluation_mode": "on_demand"})).status == "affirming"
+
+
+def test_on_demand_evidence_counts_once(register: Register) -> None:
+    """It covers the period before it was asked for: a violation of then must not count for another one."""
+    take(register, bet("d", None, 900, start=400.0, result="fail", ext={"evaluation_mode": "on_demand"}))
+    assert said(register, period=600).status == "contraindicated"
+    assert said(register, period=545).status == "contraindicated"
+    assert said(register, period=500).status == "none"
 
 
 LIES = {

@@ -374,9 +374,11 @@ def test_documented() -> None:
     folder = Path(__file__).parents[2]
     text = (folder / "docs/verifier.md").read_text()
     for key, table in schema()["properties"].items():
-        for name in [f"{key}.{inner}" for inner in table.get("properties", {})] or [key]:
+        inner = table.get("items", table).get("properties", {})
+        for name in [f"{key}.{one}" for one in inner] or [key]:
             assert f"`{name}`" in text
     code = (folder / "verifier/register.py").read_text() + (folder / "verifier/appraisal.py").read_text()
     named = set(re.findall(r'(?:yield |Reason\.of\()"([a-z_]+)"', code))
     assert {"forked", "violations", "policy_missing"} <= named
+    assert "`not_fresh`" in text
     assert not [what for what in named if f"`{what}`" not in text]
