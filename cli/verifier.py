@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from ..certs.contexts import client_context
 from ..certs.domain import MONITOR_DAYS, TrustDomain
@@ -161,10 +160,9 @@ def _to_json(one: Submodule) -> dict[str, Any]:
     return {"status": one.status, "policies": list(one.policies), **one.behavior}
 
 
-def _show(submodules: Any) -> None:
-    table = Table("agent", "status", "evidence", "why", box=None)
+def _show(submodules: Mapping[str, Submodule]) -> None:
     for agent, one in submodules.items():
-        reasons = "\n".join(plain(str(reason.get("text", ""))) for reason in one.behavior.get("reasons", []))
         evidence = f"{one.behavior.get('bets', 0)} BETs over {one.behavior.get('entries', 0)} entries"
-        table.add_row(Text(agent), Text(one.status), Text(evidence), Text(reasons))
-    console.print(table)
+        console.print(f"{agent}: {one.status}, {evidence}", markup=False)
+        for reason in one.behavior.get("reasons", []):
+            console.print(f"  {plain(reason.get('text', ''))}", markup=False)
