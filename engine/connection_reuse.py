@@ -21,11 +21,14 @@ from mitmproxy.proxy.layers.http import (
 
 Commands = Generator[commands.Command, Any, Any]
 
+FORGOTTEN = "connections that have closed are forgotten"
+REUSED = "an HTTP/2 client's requests reuse HTTP/1.1 connections, one at a time; one that failed is tried again"
+
 _handle_event = HttpLayer._handle_event
 _get_connection = HttpLayer.get_connection
 
 
-def http_layer_handle_event(self: HttpLayer, event: events.Event) -> Commands:
+def handle_event(self: HttpLayer, event: events.Event) -> Commands:
     if not isinstance(event, events.ConnectionEvent):
         yield from _handle_event(self, event)
         return
@@ -40,7 +43,7 @@ def http_layer_handle_event(self: HttpLayer, event: events.Event) -> Commands:
         self.connections.pop(connection, None)
 
 
-def http_layer_get_connection(self: HttpLayer, command: GetHttpConnection, *, reuse: bool = True) -> Commands:
+def get_connection(self: HttpLayer, command: GetHttpConnection, *, reuse: bool = True) -> Commands:
     if reuse:
         establishing, only_http1 = None, False
         for connection, handler in self.connections.items():
@@ -60,7 +63,7 @@ def http_layer_get_connection(self: HttpLayer, command: GetHttpConnection, *, re
     yield from _get_connection(self, command, reuse=False)
 
 
-def http_layer_register_connection(self: HttpLayer, command: RegisterHttpConnection) -> Commands:
+def register_connection(self: HttpLayer, command: RegisterHttpConnection) -> Commands:
     connection = command.connection
     waiting = self.waiting_for_establishment.pop(connection)
     if command.err:

@@ -33,7 +33,7 @@ from mitmproxy.proxy.layers.http._events import RequestHeaders
 from OpenSSL import SSL
 
 from ..formats.errors import UsageError
-from . import connection_reuse
+from . import connection_reuse as reuse
 
 CHECKED_VERSION = "12.2.3"
 
@@ -270,26 +270,14 @@ PATCHES = (
         "1095f6e1581d1780",
         "the frequent commands are looked for first",
     ),
+    Patch(HttpLayer, "_handle_event", reuse.handle_event, HttpLayer._handle_event, "6ba31883cc7a06b3", reuse.FORGOTTEN),
     Patch(
-        HttpLayer,
-        "_handle_event",
-        connection_reuse.http_layer_handle_event,
-        HttpLayer._handle_event,
-        "6ba31883cc7a06b3",
-        "connections that have closed are forgotten",
-    ),
-    Patch(
-        HttpLayer,
-        "get_connection",
-        connection_reuse.http_layer_get_connection,
-        HttpLayer.get_connection,
-        "1aa1c63e3175766c",
-        "an HTTP/2 client's requests reuse HTTP/1.1 connections, one at a time; one that failed is tried again",
+        HttpLayer, "get_connection", reuse.get_connection, HttpLayer.get_connection, "1aa1c63e3175766c", reuse.REUSED
     ),
     Patch(
         HttpLayer,
         "register_connection",
-        connection_reuse.http_layer_register_connection,
+        reuse.register_connection,
         HttpLayer.register_connection,
         "deed6282affc431f",
         "goes with get_connection",
