@@ -143,7 +143,8 @@ async def test_each_is_pushed_at_once_with_its_key(scene: Scene) -> None:
 async def test_what_was_there_before_comes_first_and_never_again(scene: Scene) -> None:
     tokens = await scene.issue(3)
     start(scene)
-    await until(lambda: scene.pushed)
+    reporting = scene.reporting
+    await until(lambda: reporting is not None and reporting._reported == len(tokens))
     await scene.close()
     assert scene.pushed == [tokens]
     scene.open()
