@@ -1,4 +1,5 @@
-"""`make bench`: lictor against mitmdump, squid and no proxy at all; what it costs to decide, and to give evidence.
+"""`make bench`: lictor against mitmdump, squid and no proxy at all; what it costs to decide, to give evidence, and to
+hand work on.
 
 Tables for people, `figure NAME VALUE` for machines.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from lictor.certs.domain import TrustDomain
 
-from . import contestants, decision, evidence, verifier
+from . import chains, contestants, decision, evidence, verifier
 from .contestants import Contestant
 from .rounds import ROOT, Discipline, Score, compete, ratio
 
@@ -41,6 +42,7 @@ def main() -> None:
         figures |= decision.measure()
         figures |= evidence.measure(directory)
         figures |= verifier.measure(directory)
+        figures |= chains.measure(directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     for name, value in figures.items():
