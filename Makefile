@@ -1,6 +1,7 @@
 # lictor: `make demo` and `make test` work on a clean machine that has git, make and a Python >= 3.12 somewhere.
 PY := .venv/bin/python
-JOBS ?= auto
+# End-to-end tests wait for processes much of the time, so one more than there are cores.
+JOBS ?= $(shell echo $$(($$(nproc) + 1)))
 PACKAGES := formats bindings certs evidence engine addons proxy verifier cli examples
 
 .PHONY: demo test test-only lint types bench torture format clean setup lock
@@ -24,7 +25,7 @@ types: .venv/ready
 	@MYPYPATH=.venv/source .venv/bin/mypy $(addprefix -p lictor.,$(PACKAGES))
 
 test-only: .venv/ready
-	@$(PY) -m pytest -n $(JOBS) tests
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal tests
 
 bench: .venv/ready
 	@$(PY) -m tests.benchmarks

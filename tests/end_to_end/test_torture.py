@@ -24,7 +24,7 @@ def test_processes_are_killed_under_load(tmp_path: Path) -> None:
     assert {*score.kills} == {*VICTIMS}
     assert score.received > 50
     assert score.entries > 100
-    assert score.bets >= 3, "one for each start at least"
+    assert score.bets >= 1, "those of the end at least"
 
 
 @pytest.fixture
