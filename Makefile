@@ -1,7 +1,7 @@
 # lictor: `make demo` and `make test` work on a clean machine that has git, make and a Python >= 3.12 somewhere.
 PY := .venv/bin/python
 # End-to-end tests wait for processes much of the time, so one more than there are cores.
-JOBS ?= $(shell echo $$(($$(nproc) + 1)))
+JOBS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 PACKAGES := formats bindings certs evidence engine addons proxy verifier cli examples
 
 .PHONY: demo test test-only lint types bench torture format clean setup lock
