@@ -1,8 +1,9 @@
 """Whether a delegation that comes in may be taken up: its ECTs and BETs are verified before anything is minted.
 
-The lines that the mTLS peer issued are the parents; there must be one. Lines of other issuers (an agent may have handed
-on what it got) are counted, not relied on and not verified. Every BET must be the peer's, about the parent's agent,
-under the parent's node, for us, and in time; there must be one.
+The lines that the mTLS peer issued, and under which a BET hangs, are the parents; there must be one. Other lines (an
+agent may have handed on what it got: lines of other issuers, and nodes of the peer that brought earlier work) are
+counted, not relied on and not verified. Every BET must be the peer's, about the parent's agent, under the parent's
+node, for us, and in time; there must be one.
 
 `examine` runs where agent traffic is parsed and holds no key. Replay needs one memory for all workers, so the recorder
 keeps it.
@@ -20,7 +21,7 @@ from ..formats.canonical import digest
 from ..formats.errors import FormatError, LictorError, VerificationError
 from . import bet, ect
 from .bet import Bet
-from .claims import SKEW, KeyResolver
+from .claims import SKEW, KeyResolver, predecessors
 from .ect import Ect
 from .entry import InboundDraft
 from .lineage import split_lines
@@ -62,7 +63,7 @@ def examine(
     audience = frozenset(accepted)
     nodes, bets = split_lines(execution_context), split_lines(behavioral_evidence)
     try:
-        parents, foreign = _parents(nodes, peer_id, resolve, audience, now)
+        parents, foreign = _parents(nodes, bets, peer_id, resolve, audience, now)
         within = _within(parents)
         evidence = _evidence(bets, parents, peer_id, resolve, audience, now)
     except _Refused as e:
@@ -86,7 +87,6 @@ def examine(
             }
             for one in evidence
         ],
-        execution_context=nodes,
         traceparent=traceparent,
         depth=_depth(parents),
         scores=_scores(parents),
@@ -143,13 +143,18 @@ def _row(node: Ect) -> dict[str, Any]:
 
 
 def _parents(
-    lines: Sequence[str], peer_id: str, resolve: KeyResolver, audience: frozenset[str], now: float
+    lines: Sequence[str],
+    bets: Sequence[str],
+    peer_id: str,
+    resolve: KeyResolver,
+    audience: frozenset[str],
+    now: float,
 ) -> tuple[list[Ect], int]:
-    """The peer's nodes and the number of lines of other issuers."""
+    """The peer's nodes for which there is evidence, and the number of other lines."""
     if len(lines) > MAX_LINES:
         raise _Refused("ect_invalid", f"{len(lines)} Execution-Context lines came along, more than {MAX_LINES}")
     try:
-        of_peer = [line for line in lines if _claimed_issuer(line) == peer_id]
+        of_peer = _of_peer(lines, bets, peer_id)
         nodes = [ect.verify(line, resolve, now=now, audience=audience, peer=peer_id) for line in of_peer]
     except (VerificationError, FormatError) as e:
         raise _Refused("ect_invalid", f"Execution-Context: {e}") from None
@@ -162,8 +167,19 @@ def _parents(
     return nodes, len(lines) - len(nodes)
 
 
-def _claimed_issuer(line: str) -> object:
-    return jws.parse_compact(line, typ=ect.ACCEPTED_TYP).claims().get("iss")
+def _of_peer(lines: Sequence[str], bets: Sequence[str], peer_id: str) -> list[str]:
+    """The lines that say they are the peer's, under which a BET says it hangs; if there is none, all of the peer's."""
+    claimed = [(line, jws.parse_compact(line, typ=ect.ACCEPTED_TYP).claims()) for line in lines]
+    of_peer = [(line, str(claims.get("jti"))) for line, claims in claimed if claims.get("iss") == peer_id]
+    named = {jti for token in bets for jti in _named_by(token)}
+    return [line for line, jti in of_peer if jti in named] or [line for line, _ in of_peer]
+
+
+def _named_by(token: str) -> tuple[str, ...]:
+    try:
+        return predecessors(jws.parse_compact(token, typ=frozenset({bet.TYP})).claims())
+    except (VerificationError, FormatError):
+        return ()  # what verifying the BET itself reports
 
 
 def _evidence(

@@ -67,11 +67,10 @@ class InboundDraft:
 
     `parents` are the peer's verified nodes (`jti`, `wid`, `agent_id`, `issuer`, `iat`, `parents`, `token`), all of the
     workflow `wid` (None if they name none); `evidence` is what the entry keeps of the verified BETs. With a `decision`
-    of deny both are empty, `reason` is machine-readable and `detail` says it in words. `execution_context` are the raw
-    lines, by which the agent may later name this delegation. `behaviors` are those that let it pass so far. `depth`
-    counts the delegations of the workflow, this one included, and `scores` are the lowest `perf_score` by
-    `perf_profile`, both as the peer's nodes state them. `within`: digests of bindings, group by group, none of which
-    those of the local agent may exceed.
+    of deny both are empty, `reason` is machine-readable and `detail` says it in words. `behaviors` are those that let
+    it pass so far. `depth` counts the delegations of the workflow, this one included, and `scores` are the lowest
+    `perf_score` by `perf_profile`, both as the peer's nodes state them. `within`: digests of bindings, group by group,
+    none of which those of the local agent may exceed.
     """
 
     agent_id: str
@@ -84,7 +83,6 @@ class InboundDraft:
     wid: str | None = None
     parents: Sequence[Mapping[str, Any]] = ()
     evidence: Sequence[Mapping[str, Any]] = ()
-    execution_context: Sequence[str] = ()
     traceparent: str | None = None
     behaviors: Sequence[Mapping[str, str]] = ()
     depth: int | None = None

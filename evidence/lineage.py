@@ -130,7 +130,7 @@ class Lineage:
         depth: int | None = None,
         within: Within = (),
     ) -> str | None:
-        """A delegation came in: `node` is the agent's, `incoming` are the lines that the agent gets to see.
+        """A delegation came in: `node` is the agent's, `incoming` are the nodes that it comes from.
 
         Returns the node of the delegation that was taken for finished to make room, if one was.
         """

@@ -273,7 +273,7 @@ class Recorder:
         stamped = self._add(fields)
         agent.windows.wid, agent.windows.node = node.wid, node.jti
         agent.windows.note(stamped.seq, stamped.data)
-        lines, trace = draft.execution_context, draft.traceparent
+        lines, trace = [str(parent["token"]) for parent in draft.parents], draft.traceparent
         dropped = agent.lineage.open(node, lines, trace, draft.peer_id, now, draft.depth, within)
         self._inbound.pop(dropped or "", None)
         self._inbound[node.jti] = agent, source

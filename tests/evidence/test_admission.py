@@ -12,6 +12,8 @@ from lictor.evidence.admission import ReplayMemory, examine
 from lictor.evidence.claims import KeyResolver, new_id
 from lictor.evidence.entry import InboundDraft
 from lictor.evidence.store import NodeRow
+from lictor.formats import jws
+from lictor.formats.canonical import canonical
 from lictor.formats.keys import KeySigner
 
 PEER, AGENT_A, AGENT_B = (
@@ -19,6 +21,7 @@ PEER, AGENT_A, AGENT_B = (
     "spiffe://example.test/agent/a",
     "spiffe://example.test/agent/b",
 )
+ECHOED_TO = "spiffe://example.test/monitor/three"
 ACCEPTED = {AGENT_B, "spiffe://example.test/monitor/two"}
 NOW = 1_790_000_000.5
 WID = new_id()
@@ -99,6 +102,32 @@ def test_lines_of_other_issuers_are_counted_not_relied_on(ask: Ask, signer: KeyS
 
 
 @pytest.mark.parametrize(
+    "earlier",
+    [
+        pytest.param({"subject": AGENT_A, "audience": (ECHOED_TO,)}, id="made out to who asked before"),
+        pytest.param({"audience": ("spiffe://example.test/monitor/two",)}, id="made out to us as who asked before"),
+        pytest.param({"now": NOW - 2000}, id="of work that came long ago"),
+        pytest.param({"wid": new_id()}, id="of another workflow"),
+    ],
+)
+def test_nodes_of_earlier_work_are_counted_not_relied_on(
+    ask: Ask, signer: KeySigner, node: ect.Minted, earlier: dict[str, Any]
+) -> None:
+    """An agent hands on all lines that it got; only what the peer gives evidence of is what the work comes from."""
+    draft = ask([mint(signer, **earlier).token, node.token], [evidence(signer, node)])
+    assert (draft.decision, [parent["jti"] for parent in draft.parents]) == ("allow", [node.jti])
+    assert draft.action_parameters["foreign_lines"] == 1
+
+
+@pytest.mark.parametrize("jti", [[], {}, 1, None])
+def test_a_node_whose_id_is_no_text(ask: Ask, signer: KeySigner, node: ect.Minted, jti: Any) -> None:
+    claims = {**jws.parse_compact(node.token, typ=ect.ACCEPTED_TYP).claims(), "jti": jti}
+    bad = jws.sign_compact({"typ": ect.TYP}, canonical(claims), signer)
+    assert ask([bad], [evidence(signer, node)]).reason == "ect_invalid"
+    assert ask([bad, node.token], [evidence(signer, node)]).decision == "allow"
+
+
+@pytest.mark.parametrize(
     ("stated", "depth"),
     [([0], 1), ([2], 3), ([2, 5], 6), ([2, None], None), ([None], None), (["1"], None), ([True], None), ([-1], None),
      ([1.5], None), ([10_000], None)],
@@ -107,7 +136,7 @@ def test_the_depth_is_that_of_the_deepest_parent(
     ask: Ask, signer: KeySigner, stated: list[Any], depth: int | None
 ) -> None:
     nodes = [mint(signer, ext=None if one is None else {"depth": one}) for one in stated]
-    draft = ask([node.token for node in nodes], [evidence(signer, nodes[0])])
+    draft = ask([node.token for node in nodes], [evidence(signer, node) for node in nodes])
     assert (draft.decision, draft.depth) == ("allow", depth)
 
 
@@ -134,7 +163,7 @@ def test_the_score_is_the_lowest_of_a_profile_that_all_parents_state(
     ask: Ask, signer: KeySigner, stated: list[dict[str, Any]], scores: dict[str, float]
 ) -> None:
     nodes = [mint(signer, ext=one) for one in stated]
-    draft = ask([node.token for node in nodes], [evidence(signer, nodes[0])])
+    draft = ask([node.token for node in nodes], [evidence(signer, node) for node in nodes])
     assert (draft.decision, draft.scores) == ("allow", scores)
 
 
@@ -153,7 +182,7 @@ def test_what_the_work_is_within_is_of_all_parents(
     ask: Ask, signer: KeySigner, stated: list[dict[str, Any]], within: list[list[str]]
 ) -> None:
     nodes = [mint(signer, ext=one) for one in stated]
-    draft = ask([node.token for node in nodes], [evidence(signer, nodes[0])])
+    draft = ask([node.token for node in nodes], [evidence(signer, node) for node in nodes])
     assert (draft.decision, draft.within) == ("allow", within)
 
 
@@ -207,7 +236,8 @@ def test_a_node_posing_as_a_bet(ask: Ask, node: ect.Minted) -> None:
 
 
 def test_nodes_of_two_workflows(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
-    draft = ask([node.token, mint(signer, wid=new_id()).token], [evidence(signer, node)])
+    other = mint(signer, wid=new_id())
+    draft = ask([node.token, other.token], [evidence(signer, node), evidence(signer, other)])
     assert (draft.reason, "different workflows" in draft.detail) == ("ect_invalid", True)
 
 

@@ -111,7 +111,6 @@ def inbound(agent: str = B, **changes: Any) -> InboundDraft:
         "wid": wid,
         "parents": [parent],
         "evidence": [{"jti": new_id(), "policy": "urn:p", "result": "pass", "digest": "x"}],
-        "execution_context": [jti],
     }
     return InboundDraft(**{**given, **changes})
 

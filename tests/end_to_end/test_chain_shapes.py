@@ -1,0 +1,259 @@
+"""Delegation chains of every shape, over four monitors with an agent behind each: both ends agree, the chain verifies.
+
+The agents are plain HTTP servers that hand work on as the message tells them, through their own monitor. What they pass
+on of what they got (the evidence, the trace, or nothing) is all that tells their monitor which work a call belongs to.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import httpx
+import pytest
+from end_to_end.world import Monitor, Server, binding, target, until
+
+from lictor.certs.domain import TrustDomain
+from lictor.cli import main
+
+NAMES = "abcd"
+MEET_S = 15
+HOW = {"execution-context": "asserted", "traceparent": "traced", "": "inferred"}
+"""What agents pass on, and what the log then says of how the work was found that a call belongs to."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work for the agent `to`, which then hands on parts of it. With `meet` two of the kind are done at one time."""
+
+    to: str
+    parts: tuple[Work, ...] = ()
+    at_once: bool = False
+    meet: bool = False
+
+
+def work(to: str, *parts: Work, **more: bool) -> Work:
+    return Work(to, parts, **more)
+
+
+passing = pytest.mark.parametrize("passed", HOW, ids=lambda name: name or "nothing")
+
+
+def agent_id(name: str) -> str:
+    return f"spiffe://test.internal/agent/shape-{name}"
+
+
+def urn(name: str) -> str:
+    return f"urn:test:agent:{name}"
+
+
+class Agent(Server):
+    """Hands on what the message says, through the monitor that it stands behind."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(None)
+        self.name = name
+        self._meeting = threading.Barrier(2)
+
+    def join(self, monitor: Monitor, urls: dict[str, str]) -> None:
+        self._urls = urls
+        self._http = httpx.Client(
+            proxy=httpx.Proxy(monitor.url, ssl_context=monitor.agent_context(f"shape-{self.name}")),
+            verify=monitor.target_context(),
+            trust_env=False,
+            timeout=30,
+        )
+
+    def take(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
+        told, passed = body["params"]["message"]["metadata"]["work"], body["params"]["metadata"]["passed"]
+        headers = [(name, value) for name, value in handler.headers.items() if name.lower() == passed]
+        if told["meet"]:
+            self._meeting.wait(MEET_S)
+        answers = self.hand_on(told, headers, passed)
+        if told["meet"]:
+            self._meeting.wait(MEET_S)
+        data = json.dumps(answers).encode()
+        handler.send_response(502 if answers else 200)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    def hand_on(self, told: dict[str, Any], headers: list[tuple[str, str]], passed: str) -> list[str]:
+        """What went wrong, if anything."""
+
+        def send(part: dict[str, Any]) -> str:
+            message = {"messageId": str(uuid.uuid4()), "parts": [], "metadata": {"work": part}}
+            params = {"message": message, "metadata": {"passed": passed}}
+            body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params}
+            answer = self._http.post(self._urls[part["to"]], json=body, headers=headers)
+            return "" if answer.status_code == 200 else f"{self.name} to {part['to']}: {answer.text}"
+
+        if not told["at_once"]:
+            return [*filter(None, map(send, told["parts"]))]
+        with ThreadPoolExecutor() as pool:
+            return [*filter(None, pool.map(send, told["parts"]))]
+
+    def close(self) -> None:
+        self._http.close()
+        super().close()
+
+
+class Shapes:
+    """The monitors and their agents."""
+
+    def __init__(self, monitors: dict[str, Monitor], agents: dict[str, Agent]) -> None:
+        self.monitors, self.agents = monitors, agents
+        self.seen: set[str] = set()
+
+    def begin(self, passed: str, begun: Work) -> None:
+        """The agent `begun.to` begins on its own, in a trace of its own."""
+        trace = [("traceparent", f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-01")]
+        assert self.agents[begun.to].hand_on(asdict(begun), trace, passed) == []
+
+    def entries(self, name: str) -> list[dict[str, Any]]:
+        """Of delegations."""
+        return [entry for entry in self.monitors[name].entries() if entry.get("action_type") == "delegation"]
+
+    def sent(self, name: str) -> dict[str, dict[str, Any]]:
+        """The delegations that the agent sent, by their nodes."""
+        actions = [entry for entry in self.entries(name) if "outcome_of" not in entry]
+        return {one["node"]: one for one in actions if one["action_parameters"].get("direction") != "inbound"}
+
+    def settled(self) -> bool:
+        """Whether every delegation has its outcome on disk."""
+        return all(2 * sum("outcome_of" in one for one in found) == len(found) for found in map(self.entries, NAMES))
+
+
+@pytest.fixture(scope="module")
+def shapes(share_monitor: Callable[..., Monitor], domain: TrustDomain) -> Iterator[Shapes]:
+    agents = {name: Agent(name) for name in NAMES}
+    monitors = {}
+    for name, agent in agents.items():
+        domain.add_agent(f"shape-{name}")
+        ingress = f'agent = "{agent_id(name)}"\nurn = "{urn(name)}"\nupstream = "http://127.0.0.1:{agent.port}"'
+        monitors[name] = share_monitor(
+            name, {"main": binding(delegation=[*map(urn, NAMES)])}, ingress=ingress, start=False
+        )
+    urls = {name: f"https://127.0.0.1:{monitor.ingress_port}/" for name, monitor in monitors.items()}
+    targets = "".join(target(urn(name), "agent", f"{url}**", agent=agent_id(name)) for name, url in urls.items())
+    for name, monitor in monitors.items():
+        with monitor.config.open("a") as config:
+            config.write(targets)
+        agents[name].join(monitor, urls)
+    with ThreadPoolExecutor() as pool:
+        [*pool.map(Monitor.start, monitors.values())]
+    yield Shapes(monitors, agents)
+    for agent in agents.values():
+        agent.close()
+
+
+@pytest.fixture
+def verified(
+    shapes: Shapes, domain: TrustDomain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], tuple[dict[str, str], dict[str, Any]]]:
+    """Runs `lictor chain verify` over all ledgers: the new edges (their nodes, and who to whom) and all nodes."""
+
+    def verify() -> tuple[dict[str, str], dict[str, Any]]:
+        until(shapes.settled, what="all outcomes")
+        ledgers = [str(monitor.path / "data" / "ledger.sqlite") for monitor in shapes.monitors.values()]
+        command = ["lictor", "chain", "verify", *ledgers, "--trust", str(domain.identity_ca), "--json"]
+        monkeypatch.setattr("sys.argv", command)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = json.loads(capsys.readouterr().out)
+        assert ended.value.code in (0, None), (shown["chain"]["problems"], shown["logs"])
+        edges = [edge for edge in shown["chain"]["edges"] if edge["node"] not in shapes.seen]
+        shapes.seen.update(edge["node"] for edge in edges)
+        assert {edge["state"] for edge in edges} == {"agreed"}
+        nodes = {node["jti"]: node for flow in shown["chain"]["workflows"] for node in flow["nodes"]}
+        assert all(edge["callee_node"] in nodes[edge["node"]]["children"] for edge in edges)
+        return {edge["node"]: f"{edge['caller'][-1]}{edge['callee'][-1]}" for edge in edges}, nodes
+
+    return verify
+
+
+def ways(edges: dict[str, str], nodes: dict[str, Any], edge: str) -> list[str]:
+    """Of each such edge the agents by way of which the work had come; those that it came from at once in one word."""
+    return sorted(way(node, nodes) for node, found in edges.items() if found == edge)
+
+
+def way(node: str, nodes: dict[str, Any]) -> str:
+    stations: list[str] = []
+    now = {node}
+    while now:
+        station = "".join(sorted({nodes[jti]["agent"][-1] for jti in now}))
+        if station not in stations[:1]:
+            stations.insert(0, station)
+        now = {parent for jti in now for parent in nodes[jti]["parents"]}
+    return " ".join(stations)
+
+
+def hows(shapes: Shapes, name: str, edges: dict[str, str]) -> set[str]:
+    """How the log says it was found which work the agent's calls belong to."""
+    return {entry["lineage"] for node, entry in shapes.sent(name).items() if node in edges}
+
+
+@passing
+def test_a_line(shapes: Shapes, verified: Any, passed: str) -> None:
+    shapes.begin(passed, work("a", work("b", work("c", work("d")))))
+    edges, nodes = verified()
+    assert sorted(edges.values()) == ["ab", "bc", "cd"]
+    assert ways(edges, nodes, "cd") == ["a b c"]
+    assert hows(shapes, "b", edges) == hows(shapes, "c", edges) == {HOW[passed]}
+
+
+@passing
+def test_a_fan(shapes: Shapes, verified: Any, passed: str) -> None:
+    """One agent hands on to several at once, to one of them twice: both that it gets have lines in common."""
+    twice = work("c", work("d"), meet=True)
+    shapes.begin(passed, work("a", work("b", twice, twice, work("d"), at_once=True)))
+    edges, nodes = verified()
+    assert sorted(edges.values()) == ["ab", "bc", "bc", "bd", "cd", "cd"]
+    assert ways(edges, nodes, "bc") == ["a b", "a b"]
+    assert ways(edges, nodes, "cd") == ["a b c", "a b c"]
+    places = [parent for node, edge in edges.items() if edge == "cd" for parent in nodes[node]["parents"]]
+    apart = passed == "execution-context"
+    assert [len(nodes[place]["parents"]) for place in places] == ([1, 1] if apart else [2, 2])
+    assert len(set(places)) == (2 if apart else 1)
+    assert hows(shapes, "b", edges) == {HOW[passed]}
+
+
+@passing
+def test_a_diamond(shapes: Shapes, verified: Any, passed: str) -> None:
+    """Two hand on work of one origin, and one trace, to the same agent; only evidence tells then which is which."""
+    last = work("d", work("a"), meet=True)
+    shapes.begin(passed, work("a", work("b", last), work("c", last), at_once=True))
+    edges, nodes = verified()
+    assert sorted(edges.values()) == ["ab", "ac", "bd", "cd", "da", "da"]
+    apart = passed == "execution-context"
+    assert ways(edges, nodes, "da") == (["a b d", "a c d"] if apart else ["a bc d", "a bc d"])
+    assert hows(shapes, "d", edges) == {HOW[passed]}
+
+
+@passing
+def test_two_callers_at_once(shapes: Shapes, verified: Any, passed: str) -> None:
+    """Of different workflows: what belongs to neither for certain is put under one of them and names the other."""
+    both = [work(caller, work("d", work("c"), meet=True)) for caller in "ab"]
+    with ThreadPoolExecutor() as pool:
+        [*pool.map(lambda one: shapes.begin(passed, one), both)]
+    edges, nodes = verified()
+    assert sorted(edges.values()) == ["ad", "bd", "dc", "dc"]
+    found = ways(edges, nodes, "dc")
+    assert found == ["a d", "b d"] if passed else found in (["a d", "a d"], ["b d", "b d"])
+    assert hows(shapes, "d", edges) == {HOW[passed]}
+
+
+@passing
+def test_a_pair_that_calls_back(shapes: Shapes, verified: Any, passed: str) -> None:
+    shapes.begin(passed, work("a", work("b", work("a", work("b"), work("b")))))
+    edges, nodes = verified()
+    assert sorted(edges.values()) == ["ab", "ab", "ab", "ba"]
+    assert ways(edges, nodes, "ba") == ["a b"]
+    assert ways(edges, nodes, "ab") == ["a", "a b a", "a b a"]
