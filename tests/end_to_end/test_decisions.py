@@ -270,7 +270,7 @@ def test_quarantine_ends_all_that_is_open(place: Place) -> None:
         "by": ORCHESTRATOR,
         "why": "strange",
     }
-    outcomes = [e["outcome"]["error"] for e in place.monitor.entries()[since:] if "outcome_of" in e]
+    outcomes = [e["outcome"]["error"] for e in place.monitor.entries_of(since) if "outcome_of" in e]
     assert outcomes == ["quarantined"] * 2
     assert place.entry(since, reason="quarantined", decision="deny")["agent_id"] == agent
     assert place.order("release", agent=agent)[0] == 200

@@ -91,8 +91,8 @@ def test_allowed(place: Place) -> None:
         reply = client.post("/mcp", json.dumps(CALL).encode(), ("content-type", "application/json"))
         assert reply.status == 200
         assert client.answer(client.ask(head(place.at, "/open/z", "HEAD"))).status == 200
-    until(lambda: sum("outcome_of" in e for e in place.monitor.entries()[since:]) == 4)
-    entries = place.monitor.entries()[since:]
+    until(lambda: sum("outcome_of" in e for e in place.monitor.entries_of(since)) == 4)
+    entries = place.monitor.entries_of(since)
     actions = [e for e in entries if "outcome_of" not in e]
     assert [(e["action_type"], e["action_target"]) for e in actions] == [
         ("http_request", f"https://{place.at}/open/x"),

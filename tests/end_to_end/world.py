@@ -307,6 +307,10 @@ class Monitor:
         """All entries that are on disk now."""
         return [json.loads(data) for data in self._column("select data from entries order by seq")]
 
+    def entries_of(self, since: int) -> list[dict[str, Any]]:
+        """The actions from entry `since` on and their outcomes: none of what came before and ended late."""
+        return [e for e in self.entries()[since:] if e.get("outcome_of", since) >= since]
+
     def wait_for(self, wanted: Callable[[dict[str, Any]], Any], since: int = 0) -> dict[str, Any]:
         """The first entry from `since` on that is wanted; outcomes come a moment after the response."""
         return until(
