@@ -152,12 +152,13 @@ def exchange_of(flow: http.HTTPFlow) -> Exchange | None:
 
 
 def permitted(flow: http.HTTPFlow) -> bool:
-    """True if this very request (scheme, host and port as they stand now) has an allowing receipt."""
+    """True if this very request (scheme, host and port as they stand now) has an allowing receipt and may go on."""
     exchange = exchange_of(flow)
     request = flow.request
     return (
         exchange is not None
         and not exchange.refused
+        and exchange.ended_by is None
         and exchange.permit is not None
         and exchange.permit == (request.scheme, request.host, request.port)
     )

@@ -27,7 +27,9 @@ def test_only_a_permit_permits() -> None:
     assert not permitted(flow), "no permit was given"
     one.permit = ("https", "api.example", 443)
     assert permitted(flow)
-    one.refused = True
+    one.ended_by = "quarantined"
+    assert not permitted(flow), "ended before it was used"
+    one.ended_by, one.refused = None, True
     assert not permitted(flow), "refused afterwards"
 
 
