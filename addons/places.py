@@ -49,16 +49,13 @@ def unreachable(actions: Sequence[Classified], why: NameRefused) -> list[tuple[C
 
 
 class Resolver:
-    """The system's resolver, in threads of its own. Raises OSError, also after `timeout` seconds."""
+    """The system's resolver, in threads of its own. Raises OSError."""
 
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
+    def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(LOOKUPS, "resolve")
 
     async def __call__(self, host: str) -> list[str]:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(self._timeout):
-            return await loop.run_in_executor(self._threads, _addresses, host)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _addresses, host)
 
 
 def own_addresses(listeners: Iterable[Authority]) -> frozenset[Authority]:
@@ -73,13 +70,14 @@ def _addresses(host: str) -> list[str]:
 
 
 class Places:
-    """The checked addresses of each client connection's authorities."""
+    """The checked addresses of each client connection's authorities. A name is waited for `timeout` seconds."""
 
     def __init__(
         self,
         catalog: Callable[[], Catalog],
         own_addresses: frozenset[Authority],
         lookup: Lookup,
+        timeout: float,
         fixed_upstreams: frozenset[Authority] = frozenset(),
     ) -> None:
         self._catalog = catalog
@@ -87,6 +85,7 @@ class Places:
         self._own_ips = [(host, port) for host, port in own_addresses if is_address(host)]
         self._fixed = fixed_upstreams
         self._lookup = lookup
+        self._timeout = timeout
         self._known: dict[str, dict[Authority, tuple[str, ...]]] = {}
         self._looking_up: dict[str, asyncio.Task[list[str]]] = {}
         self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOOKUPS_PER_AGENT))
@@ -126,17 +125,29 @@ class Places:
         if looking is None:
             looking = self._looking_up[host] = asyncio.ensure_future(self._look_up(agent_id, host))
             looking.add_done_callback(lambda _: self._looking_up.pop(host))
-        addresses = await asyncio.shield(looking)
+        try:
+            async with asyncio.timeout(self._timeout):
+                addresses = await asyncio.shield(looking)
+        except TimeoutError:
+            addresses = []
         if not addresses:
             raise NameRefused("name_not_resolved", f"{host} cannot be resolved")
         return addresses
 
     async def _look_up(self, agent_id: str, host: str) -> list[str]:
-        async with self._turns[agent_id]:
-            try:
-                return await self._lookup(host)
-            except (OSError, UnicodeError):
-                return []
+        """A turn, once had, is over when the lookup is, not when nobody waits any more: until then it has a thread."""
+        turn = self._turns[agent_id]
+        try:
+            async with asyncio.timeout(self._timeout):
+                await turn.acquire()
+        except TimeoutError:
+            return []
+        try:
+            return await self._lookup(host)
+        except (OSError, UnicodeError):
+            return []
+        finally:
+            turn.release()
 
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         server = data.server

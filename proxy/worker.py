@@ -167,7 +167,8 @@ class Worker:
         places = Places(
             lambda: self._policy.catalog,
             own_addresses(config.listen.named().values()),
-            Resolver(config.limits.dns_timeout_s),
+            Resolver(),
+            config.limits.dns_timeout_s,
             _fixed_upstreams(config),
         )
         open_exchanges = self._open = OpenExchanges(

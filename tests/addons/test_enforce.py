@@ -86,7 +86,7 @@ class Way:
         self.policy, self.guard = made, Guard()
         self.names = {"api.example": ["1.1.1.1"], "evil.example": ["1.1.1.1"]}
         self.resolved: list[str] = []
-        self.places = Places(lambda: made.catalog, frozenset(), self.resolve)
+        self.places = Places(lambda: made.catalog, frozenset(), self.resolve, 20)
         settings = Settings("spiffe://test.internal/monitor/m", 1000, b"salt")
         self.enforce = Enforce(
             settings,

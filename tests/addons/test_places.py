@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,9 +67,9 @@ class Names:
         return await found if asyncio.isfuture(found) else found
 
 
-def places(names: Names, own: Any = frozenset(), fixed: Any = frozenset()) -> Places:
+def places(names: Names, own: Any = frozenset(), fixed: Any = frozenset(), timeout: float = 20) -> Places:
     catalog = Catalog([Target("urn:test:local", "tool", ("https://local.example/**",))])
-    made = Places(lambda: catalog, own, names, fixed)
+    made = Places(lambda: catalog, own, names, timeout, fixed)
     made.client_connected(CLIENT)
     return made
 
@@ -217,14 +216,28 @@ async def test_who_asks_at_once_gets_one_answer() -> None:
     assert names.asked == ["api.example"] * 2, "the answer is not kept"
 
 
-async def test_the_systems_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "127.0.0.1" in await Resolver(10)("localhost")
+async def test_a_name_that_hangs_keeps_its_turn() -> None:
+    """Its thread is not free because nobody waits any more: else one agent would take all of them, eight by eight."""
+    hanging: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    slow = [f"slow{n}" for n in range(LOOKUPS_PER_AGENT)]
+    names = Names(**dict.fromkeys(slow, hanging), api=["1.1.1.1"])
+    made = places(names, timeout=0.01)
+    for name in [*slow, "api"]:
+        with pytest.raises(NameRefused) as caught:
+            await made.find(CLIENT, AGENT, (f"{name}.example", 443))
+        assert caught.value.reason == "name_not_resolved"
+    assert names.asked == [f"{name}.example" for name in slow]
+    hanging.set_result(["1.1.1.1"])
+    await until_done(made)
+    await made.find(CLIENT, AGENT, ("api.example", 443))
+    assert not made._looking_up, "nothing is left of what nobody waits for"
+
+
+async def until_done(made: Places) -> None:
+    await asyncio.gather(*made._looking_up.values())
+
+
+async def test_the_systems_resolver() -> None:
+    assert "127.0.0.1" in await Resolver()("localhost")
     with pytest.raises(OSError):
-        await Resolver(10)("name.invalid")
-    held = threading.Event()
-    monkeypatch.setattr(module, "_addresses", lambda host: held.wait(20))
-    try:
-        with pytest.raises(OSError):
-            await Resolver(0.01)("slow.example")
-    finally:
-        held.set()
+        await Resolver()("name.invalid")
