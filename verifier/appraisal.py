@@ -17,7 +17,7 @@ from ..bindings.subjects import applies_to
 from ..evidence.bet import Bet
 from ..evidence.claims import SKEW
 from ..evidence.windows import DEFAULT_DENY
-from ..formats.errors import VerificationError
+from ..formats.errors import UsageError, VerificationError
 from .ear import Status
 
 RESULTS: dict[str, Status] = {"pass": "affirming", "partial": "warning", "fail": "contraindicated"}
@@ -62,9 +62,13 @@ class References:
 
     @classmethod
     def load(cls, directory: Path, signers: Iterable[Path]) -> References:
-        """All `*.json` of a directory, signed. Raises UsageError and VerificationError."""
+        """All `*.json` of a directory, signed. Raises UsageError, also if there is none, and VerificationError."""
         keys = {kid: key for path in signers for kid, key in read_keys(path).items()}
-        return cls.of(binding for _, binding in load_files(directory, keys))
+        found = cls.of(binding for _, binding in load_files(directory, keys))
+        if not found.digests:
+            # Else whoever empties the directory has every policy taken.
+            raise UsageError(f"{directory} holds no reference copies: put some there, or leave references out")
+        return found
 
     def reasons(self, policy: str, digests: Iterable[str]) -> Iterator[Reason]:
         """Against evidence under `policy`, judged by the bindings with these digests."""

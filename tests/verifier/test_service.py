@@ -305,6 +305,22 @@ async def test_reference_copies_are_heeded_and_taken_live(
         await asyncio.sleep(0.1)
 
 
+@pytest.mark.parametrize("more", ['[references]\ndirectory = "known"\n'])
+async def test_reference_copies_that_disappear_stay_in_force(
+    references: Path, served: Served, one: Pusher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without any, every policy would do."""
+    await served.push(one.bet(), keys=[one.jwk])
+    for file in references.iterdir():
+        file.unlink()
+    deadline = time.monotonic() + 15
+    while "holds no reference copies" not in caplog.text:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    reasons = (await served.ask()).submodules[AGENT].behavior["reasons"]
+    assert [reason["what"] for reason in reasons] == ["other_binding"]
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
@@ -314,6 +330,7 @@ async def test_reference_copies_are_heeded_and_taken_live(
         ('monitors = ["spiffe://v.test/*/x"]', "monitors: the subject"),
         ("relying_parties = []", "relying_parties"),
         ('[references]\ndirectory = "nowhere"', "nowhere cannot be read"),
+        ('[references]\ndirectory = "."', "holds no reference copies"),
         ("retention_days = 0.01", "retention_days is shorter than period_s"),
     ],
 )
