@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,15 @@ from lictor.evidence.ledger import Ledger
 from lictor.evidence.recorder import Recorder
 from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
 from lictor.formats.keys import KeySigner
+
+# Where the tests are started with these ignored (nohup, `&` in a script), so would be all that they start.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 CHAIN_DOMAIN = "chain.test"
 ONE, TWO = f"spiffe://{CHAIN_DOMAIN}/monitor/one", f"spiffe://{CHAIN_DOMAIN}/monitor/two"
