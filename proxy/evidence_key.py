@@ -8,7 +8,6 @@ one of them can go on.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,8 @@ from ..evidence.store import Reader
 from ..formats.errors import LictorError, UsageError
 from ..formats.jws import PublicKey, Signer
 from ..formats.keys import KeySigner
+from ..formats.watched import Watched
 from .config import Config
-
-log = logging.getLogger(__name__)
-Stamp = tuple[int, int]
 
 
 class EvidenceKey:
@@ -33,8 +30,11 @@ class EvidenceKey:
         """Raises UsageError if the key cannot be used or is not that of its certificate."""
         self._config = config
         self._folder = config.monitor_dir
-        self._stamp = self._look()
-        self._signer = self._load()
+        self._watched = Watched("the evidence key", self._files, self._load)
+
+    @property
+    def _signer(self) -> Signer:
+        return self._watched.current
 
     @property
     def kid(self) -> str:
@@ -57,19 +57,12 @@ class EvidenceKey:
 
     async def poll(self, ledger: Ledger, monitor_id: str) -> bool:
         """Look again; True if another key is in force now. What cannot be used is logged, once, and changes nothing."""
-        stamp = self._look()
-        if stamp == self._stamp:
+        before = self._signer
+        if not self._watched.poll():
             return False
-        self._stamp = stamp
-        try:
-            found = self._load()
-        except LictorError as e:
-            log.error("the evidence key changed and is not taken, the former stays in force: %s", e)
-            return False
-        before, self._signer = self._signer, found
         self._enter(ledger, before.kid, monitor_id, [before.kid])
         await ledger.commit()
-        return found.kid != before.kid
+        return self.kid != before.kid
 
     def _enter(self, ledger: Ledger, before: str | None, monitor_id: str, known: list[str]) -> None:
         ledger.put_document("key", self.kid, self._jwk())
@@ -103,14 +96,6 @@ class EvidenceKey:
         except (OSError, LictorError) as e:
             raise UsageError(f"the evidence certificate {path} cannot be read: {e}") from None
 
-    def _look(self) -> tuple[Stamp, ...]:
-        """Time and size of what rotation replaces."""
-        return tuple(_stamp(self._folder / name) for name in ("evidence.pem", "evidence.key", "evidence.previous.key"))
-
-
-def _stamp(path: Path) -> Stamp:
-    try:
-        status = path.stat()
-    except OSError:
-        return (0, 0)
-    return status.st_mtime_ns, status.st_size
+    def _files(self) -> list[Path]:
+        """What rotation replaces."""
+        return [self._folder / name for name in ("evidence.pem", "evidence.key", "evidence.previous.key")]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterable
 
 from ..bindings import registry
 from ..bindings.model import Binding
 from ..bindings.succession import Succession
-from ..formats.errors import LictorError
+from ..formats.watched import Watched
 from .config import BindingSettings
 from .policies import read_signers
-
-log = logging.getLogger(__name__)
-
-Stamp = tuple[tuple[str, int, int], ...]
 
 
 class BindingsOnDisk:
@@ -23,8 +19,12 @@ class BindingsOnDisk:
         """Raises UsageError or VerificationError if what is there now is not good."""
         self._settings = settings
         self._succession = Succession(())
-        self._stamp = self._look()
-        self.current = self._load()
+        self._watched = Watched("the directory of bindings", settings.directory.iterdir, self._load)
+
+    @property
+    def current(self) -> tuple[Binding, ...]:
+        """Those in force."""
+        return self._watched.current
 
     def follow(self, succession: Succession) -> None:
         """Hold what is there, and all that comes, to what was in force before. Raises UsageError."""
@@ -34,30 +34,18 @@ class BindingsOnDisk:
 
     def poll(self) -> bool:
         """Look again; True if other bindings are in force now. A bad change is logged, once."""
-        stamp = self._look()
-        if stamp == self._stamp:
+        before = _digests(self.current)
+        if not self._watched.poll() or _digests(self.current) == before:
             return False
-        self._stamp = stamp
-        try:
-            found = self._load()
-            self._succession.check(found)
-        except LictorError as e:
-            log.error("the bindings changed and are not taken, the former stay in force: %s", e)
-            return False
-        if {b.digest for b in found} == {b.digest for b in self.current}:
-            return False
-        self._succession.took(found)
-        self.current = found
+        self._succession.took(self.current)
         return True
 
     def _load(self) -> tuple[Binding, ...]:
         settings = self._settings
-        return registry.load_directory(settings.directory, read_signers(settings.signers), settings.allow_unsigned)
+        found = registry.load_directory(settings.directory, read_signers(settings.signers), settings.allow_unsigned)
+        self._succession.check(found)
+        return found
 
-    def _look(self) -> Stamp:
-        """Name, time and size of every file there; a directory that cannot be read looks empty."""
-        try:
-            files = [(path.name, path.stat()) for path in self._settings.directory.iterdir()]
-        except OSError:
-            return ()
-        return tuple(sorted((name, status.st_mtime_ns, status.st_size) for name, status in files))
+
+def _digests(bindings: Iterable[Binding]) -> set[str]:
+    return {binding.digest for binding in bindings}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,12 +10,11 @@ from typing import Any, Protocol
 from ..addons.tool_watch import MAX_LISTED
 from ..bindings.signing import signature_path, verify
 from ..formats import strict_json
-from ..formats.errors import FormatError, LictorError, UsageError
+from ..formats.errors import FormatError, UsageError
 from ..formats.jws import PublicKey
+from ..formats.watched import Watched
 from .config import Config
 from .policies import read_signers
-
-log = logging.getLogger(__name__)
 
 META = "tools"
 """The name under which the store keeps what was listed last."""
@@ -38,13 +36,12 @@ class Tools:
         self._servers = frozenset(target.urn for target in config.targets if target.protocol == "mcp")
         self._settings = config.bindings
         self._put_meta = put_meta
-        self._stamp = self._look()
-        self._pins = self._load()
+        self._pins = Watched("the files of approved tools", self._watched_files, self._load)
         self._listed = {urn: tools for urn, tools in listed_in(store).items() if urn in self._servers}
 
     def for_workers(self) -> dict[str, Any]:
         """What `ToolWatch` is made of."""
-        return {"pins": self._pins, "listed": self._listed}
+        return {"pins": self._pins.current, "listed": self._listed}
 
     def take(self, urn: str, tools: Mapping[str, str]) -> bool:
         """A worker says what a server has listed. True if that is new."""
@@ -58,19 +55,8 @@ class Tools:
 
     def poll(self) -> bool:
         """Look at the files again; True if other tools are approved now. A bad change is logged, once."""
-        stamp = self._look()
-        if stamp == self._stamp:
-            return False
-        self._stamp = stamp
-        try:
-            found = self._load()
-        except LictorError as e:
-            log.error("the approved tools changed and are not taken, the former stay in force: %s", e)
-            return False
-        if found == self._pins:
-            return False
-        self._pins = found
-        return True
+        before = self._pins.current
+        return self._pins.poll() and self._pins.current != before
 
     def _load(self) -> dict[str, Digests]:
         if not self._files:
@@ -78,8 +64,8 @@ class Tools:
         keys = read_signers(self._settings.signers)
         return {urn: read_pins(path, urn, keys, self._settings.allow_unsigned) for urn, path in self._files.items()}
 
-    def _look(self) -> list[tuple[int, int] | None]:
-        return [_stamp(file) for path in self._files.values() for file in (path, signature_path(path))]
+    def _watched_files(self) -> list[Path]:
+        return [file for path in self._files.values() for file in (path, signature_path(path))]
 
 
 def listed_in(store: Meta) -> dict[str, Digests]:
@@ -112,11 +98,3 @@ def read_pins(path: Path, urn: str, keys: Mapping[str, PublicKey], allow_unsigne
     elif not allow_unsigned:
         raise UsageError(f"{path} is not signed: approve the tools again with lictor tools approve {urn}")
     return tools
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -13,9 +14,10 @@ from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
 from ..evidence import bet
 from ..evidence.bet import Bet
 from ..formats import jws
-from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
+from ..formats.errors import FormatError, UsageError, VerificationError
 from ..formats.keys import KeySigner
 from ..formats.spiffe import SpiffeId
+from ..formats.watched import Watched
 from . import ear
 from .appraisal import NotYet, Reason, References, check_sent
 from .config import VerifierConfig
@@ -26,7 +28,6 @@ log = logging.getLogger(__name__)
 
 RESULT_S = 60
 """How long a result is good for, in seconds."""
-Stamp = tuple[tuple[str, int, int], ...]
 
 
 class Desk:
@@ -41,8 +42,7 @@ class Desk:
         if self.jwk["kid"] != self._signer.kid:
             raise UsageError(f"{config.files.evidence_cert} is not the certificate of {config.files.evidence_key}")
         self._ca = config.domain.identity_ca.read_bytes()
-        self._stamp = self._look()
-        self._references = self._load()
+        self._references = Watched("the directory of reference copies", self._files, self._load)
         self._register = Register(config.register)
 
     def take(self, sender: str, jwks: Sequence[dict[str, Any]], tokens: Sequence[str]) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ class Desk:
         Raises like `check_question`.
         """
         self.check_question(asker, agents, nonce)
-        now, period, known = self._now(), self._config.period_s, self._references
+        now, period, known = self._now(), self._config.period_s, self._references.current
         more = {name: [Reason.of("not_fresh", "warning", text) for text in why] for name, why in (stale or {}).items()}
         found: dict[str, Submodule] = {
             agent: self._register.appraisal(agent, now, period, known, nonce, more.get(agent, ())) for agent in agents
@@ -138,27 +138,15 @@ class Desk:
 
     def poll(self) -> None:
         """Take reference copies that changed; what cannot be read is logged, once, and the former stay."""
-        stamp = self._look()
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            self._references = self._load()
-        except LictorError as e:
-            log.error("the reference copies changed and are not taken, the former stay: %s", e)
+        self._references.poll()
 
     def _load(self) -> References:
         settings = self._config.references
         return References.load(settings.directory, settings.signers) if settings is not None else References()
 
-    def _look(self) -> Stamp:
-        if self._config.references is None:
-            return ()
-        try:
-            files = [(path.name, path.stat()) for path in self._config.references.directory.iterdir()]
-        except OSError:
-            return ()
-        return tuple(sorted((name, status.st_mtime_ns, status.st_size) for name, status in files))
+    def _files(self) -> Iterable[Path]:
+        settings = self._config.references
+        return settings.directory.iterdir() if settings is not None else ()
 
     def close(self) -> None:
         self._register.close()

@@ -136,7 +136,7 @@ def test_a_key_that_does_not_fit_is_not_taken(
     pem = files.evidence_key.read_bytes()
     other = domain.add_monitor(f"{monitor.name}-2"[-60:])
     files.evidence_key.write_bytes(other.evidence_key.read_bytes())
-    until(lambda: "is not taken, the former stays in force" in monitor.output(), what="a warning")
+    until(lambda: "cannot be taken, what there was stays in force" in monitor.output(), what="a warning")
     assert get(monitor, f"https://localhost:{server.port}/a") == 200
     monitor.stop()
     monitor.launch()

@@ -85,7 +85,7 @@ def test_a_change_is_taken_when_it_is_good(place: Place, caplog: pytest.LogCaptu
     with caplog.at_level(logging.ERROR):
         assert not tools.poll()
         assert not tools.poll()
-    assert caplog.text.count("are not taken, the former stay in force") == 1
+    assert caplog.text.count("cannot be taken, what there was stays in force") == 1
     assert tools.for_workers()["pins"] == {URN: {"add": "d2", "sub": "d3"}}
 
 
