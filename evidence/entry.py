@@ -67,8 +67,8 @@ class InboundDraft:
 
     `parents` are the peer's verified nodes (`jti`, `wid`, `agent_id`, `issuer`, `iat`, `parents`, `token`), all of the
     workflow `wid` (None if they name none); `evidence` is what the entry keeps of the verified BETs. With a `decision`
-    of deny both are empty, `reason` is machine-readable and `detail` says it in words. `behaviors` are those that let
-    it pass so far. `depth` counts the delegations of the workflow, this one included, and `scores` are the lowest
+    of deny neither is recorded, `reason` is machine-readable and `detail` says it in words. `behaviors` are those that
+    let it pass so far. `depth` counts the delegations of the workflow, this one included, and `scores` are the lowest
     `perf_score` by `perf_profile`, both as the peer's nodes state them. `within`: digests of bindings, group by group,
     none of which those of the local agent may exceed.
     """
@@ -164,18 +164,19 @@ def came_along(draft: InboundDraft) -> dict[str, Any]:
     }
 
 
+def refused_arrival(draft: InboundDraft) -> ActionDraft:
+    """A delegation that may not be taken up, as what its caller did: no stain on the agent that it was meant for."""
+    parameters = {**draft.action_parameters, "callee": draft.agent_id, "refused": draft.detail}
+    return ActionDraft(draft.peer_id, "delegation", draft.action_target, parameters, "deny", draft.reason, ())
+
+
 def inbound_fields(draft: InboundDraft, place: Place) -> dict[str, Any]:
     """The entry of a delegation that came in: `direction` tells it from one that the agent made itself."""
-    parameters = {"direction": "inbound", "peer": draft.peer_id}
-    if draft.decision == "deny":
-        parameters |= {**draft.action_parameters, "refused": draft.detail}
-    else:
-        parameters |= came_along(draft)
     return {
         "agent_id": draft.agent_id,
         "action_type": "delegation",
         "action_target": draft.action_target,
-        "action_parameters": parameters,
+        "action_parameters": {"direction": "inbound", "peer": draft.peer_id, **came_along(draft)},
         "decision": draft.decision,
         "reason": draft.reason,
         "behaviors": [],

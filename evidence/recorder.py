@@ -34,6 +34,7 @@ from .entry import (
     draft_of,
     inbound_fields,
     outcome_fields,
+    refused_arrival,
 )
 from .held import MONITOR, MONITOR_GONE, TOO_MANY_HOLDS, WORKER_GONE, Holds, settle, undecided
 from .issuer import Issuer
@@ -260,9 +261,10 @@ class Recorder:
             keys = [(str(parent["wid"]), str(parent["jti"])) for parent in draft.parents]
             problem = self._replay.take(keys, now)
             if problem is not None:
-                draft = _denied(draft, "ect_replayed", problem)
+                draft = replace(draft, decision="deny", reason="ect_replayed", detail=problem)
         if draft.decision == "deny":
-            return await self._refuse_delegation(agent, draft, now)
+            peer = self._agents.get(draft.peer_id)
+            return await self._record(peer, Judged(refused_arrival(draft), draft.detail), peer.lineage.own(now), source)
         for parent in draft.parents:
             self._ledger.add_node(NodeRow(**{**parent, "parents": tuple(parent["parents"])}, origin="received"))
         mint = self._issuer.minter(draft.agent_id)
@@ -323,15 +325,6 @@ class Recorder:
         self._agents.close()
         await self._ledger.commit()
 
-    async def _refuse_delegation(self, agent: Agent, draft: InboundDraft, now: float) -> Receipt:
-        place = agent.lineage.own(now)
-        stamped = self._ledger.add(inbound_fields(draft, place))
-        agent.windows.note(stamped.seq, stamped.data)
-        if not agent.windows.node:
-            agent.windows.wid, agent.windows.node = place.wid, place.node
-        await self._ledger.commit()
-        return Receipt(stamped.seq, stamped.timestamp, "deny", draft.reason, place.wid, place.node, detail=draft.detail)
-
     def _add(self, fields: Mapping[str, Any]) -> Stamped:
         """Put an entry into the log and, before anything else can be judged, into the memories."""
         stamped = self._ledger.add(fields)
@@ -382,9 +375,3 @@ def _hand_on(agent: Agent, place: Place, draft: ActionDraft) -> Minted:
 
 def _groups(value: Iterable[Iterable[str]]) -> Within:
     return tuple(map(tuple, value))
-
-
-def _denied(draft: InboundDraft, reason: str, detail: str) -> InboundDraft:
-    return InboundDraft(
-        draft.agent_id, draft.peer_id, draft.action_target, draft.action_parameters, "deny", reason, detail
-    )

@@ -225,8 +225,8 @@ def _take_entry(logs: _Logs, origin: str, awaiting: dict[int, End], entry: dict[
             return
         parameters = entry["action_parameters"]
         inbound = parameters.get("direction") == "inbound"
-        if inbound:
-            logs.served.add(entry["agent_id"])
+        if inbound or "callee" in parameters:
+            logs.served.add(entry["agent_id"] if inbound else parameters["callee"])
         if entry["decision"] not in LET_OUT or not went_on(entry):
             return
         end = End(

@@ -336,16 +336,24 @@ async def test_the_response_carries_node_and_evidence(monitor: Monitor, keys: Ke
     assert all(covers(one, entries) for one in bets)
 
 
-async def test_a_refused_delegation_is_an_entry_and_no_stain_on_the_agent(monitor: Monitor) -> None:
+async def test_a_refused_delegation_is_a_violation_of_its_caller_and_no_stain_on_the_agent(monitor: Monitor) -> None:
     await monitor.recorder.record_action(action())
     draft = inbound(A, decision="deny", reason="bet_invalid", detail="why", parents=(), evidence=(), wid=None)
     receipt = await monitor.recorder.accept_delegation(draft)
     assert (receipt.decision, receipt.reason, receipt.detail) == ("deny", "bet_invalid", "why")
     assert receipt.execution_context == ()
-    assert monitor.entries()[1]["action_parameters"]["refused"] == "why"
+    entry = monitor.entries()[1]
+    assert (entry["agent_id"], entry["decision"], entry["reason"]) == (PEER, "deny", "bet_invalid")
+    assert (entry["action_parameters"]["callee"], entry["action_parameters"]["refused"]) == (A, "why")
+    [anomaly] = monitor.bets(agent=PEER)
+    assert (anomaly.result, anomaly.ext["trigger"], anomaly.ext["refused"]["reason"]) == (
+        "fail",
+        "violation",
+        "bet_invalid",
+    )
+    assert receipt.behavioral_evidence == (anomaly.token,)
     await monitor.recorder.tick()
-    bets = monitor.bets()
-    assert [(one.result, one.ext["count"]) for one in bets] == [("pass", 2), ("pass", 2)]
+    assert [(one.result, one.ext["count"]) for one in monitor.bets(agent=A)] == [("pass", 1), ("pass", 1)]
 
 
 async def test_a_node_is_taken_once_also_after_a_restart(monitor: Monitor) -> None:
