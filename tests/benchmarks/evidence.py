@@ -38,6 +38,7 @@ from lictor.verifier.bets import verify_bet
 from lictor.verifier.log import verify_log
 
 from .appending import OUTCOME, draft
+from .bare import Answering
 
 ROOT = Path(__file__).parents[2]
 DOMAIN = "example.test"
@@ -53,6 +54,7 @@ AT_ONCE = 250
 BETS = 10_000
 ROUNDS = 5
 APPEND_ROUNDS = 12
+APPEND_S = 0.5
 MAKE = "make"
 
 
@@ -91,10 +93,12 @@ def _appending(directory: Path, trust: TrustDomain) -> dict[str, float]:
     for one in rounds:
         print(
             f"durable appends/s {one.receipts:8.0f}   fsyncs/s {one.syncs:8.0f}   {one.receipts / one.syncs:6.2f}"
+            f"   bare {one.bare / one.syncs:6.2f}"
             f"   CPU of an append: control process {one.control_us:5.1f} us, worker {one.worker_us:5.1f} us"
         )
     return {
         "durable_appends_vs_fsync": statistics.median(one.receipts / one.syncs for one in rounds),
+        "bare_durable_vs_fsync": statistics.median(one.bare / one.syncs for one in rounds),
         "fsyncs_per_s": statistics.median(one.syncs for one in rounds),
         "cpu_us_per_append_control": statistics.median(one.control_us for one in rounds),
         "cpu_us_per_append_worker": statistics.median(one.worker_us for one in rounds),
@@ -102,9 +106,10 @@ def _appending(directory: Path, trust: TrustDomain) -> dict[str, float]:
 
 
 class _Round(NamedTuple):
-    """Receipts and fsyncs a second, one after the other on the same disk, and the CPU of an append."""
+    """Receipts, answers without any work (`bare`) and fsyncs a second, one after the other; the CPU of an append."""
 
     receipts: float
+    bare: float
     syncs: float
     control_us: float
     worker_us: float
@@ -114,28 +119,51 @@ async def _append_rounds(directory: Path, trust: TrustDomain) -> list[_Round]:
     path = directory / "appended.db"
     with _recording(path, trust, "commit") as (ledger, recorder):
         desk = Desk(recorder)
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "tests.benchmarks.appending", str(theirs.fileno())]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with theirs:
-            worker = await asyncio.create_subprocess_exec(*command, cwd=ROOT, pass_fds=[theirs.fileno()], **pipes)
+        worker, ours = await _child("tests.benchmarks.appending")
         frames = Frames(lambda frame: desk.take(frame, frames, worker), lambda: None)
-        await asyncio.get_running_loop().create_connection(lambda: frames, sock=ours)
-        assert worker.stdin
-        assert worker.stdout
+        running = asyncio.get_running_loop()
+        await running.create_connection(lambda: frames, sock=ours)
+        bare, other = await _child("tests.benchmarks.bare")
+        await running.create_connection(lambda: Answering(directory / "bare"), sock=other)
         rounds = []
-        for seconds in (0.5, *[0.5] * APPEND_ROUNDS):
-            worker.stdin.write(f"{seconds}\n".encode())
+        for _ in range(1 + APPEND_ROUNDS):
             began = time.process_time()
-            receipts, took, cpu = map(float, (await worker.stdout.readline()).split())
+            receipts, took, cpu = await _asked(worker, APPEND_S)
             own = time.process_time() - began
+            assert worker.stdout
             assert await worker.stdout.readline() == b"told\n"
+            answers, needed = await _asked(bare, APPEND_S)
             syncs = await asyncio.to_thread(_fsync_rate, directory)
-            rounds.append(_Round(receipts / took, syncs, own / receipts * 1e6, cpu / receipts * 1e6))
-        worker.stdin.close()
-        await worker.wait()
+            each = 1e6 / receipts
+            rounds.append(_Round(receipts / took, answers / needed, syncs, own * each, cpu * each))
+        for child in (worker, bare):
+            assert child.stdin
+            child.stdin.close()
+            await child.wait()
         await ledger.close()
     return rounds[1:]
+
+
+async def _child(module: str) -> tuple[asyncio.subprocess.Process, socket.socket]:
+    """A process that asks over the other end of the socket."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, str(theirs.fileno())),
+            cwd=ROOT,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+    return child, ours
+
+
+async def _asked(child: asyncio.subprocess.Process, seconds: float) -> list[float]:
+    """What it says after it has worked for so long."""
+    assert child.stdin
+    assert child.stdout
+    child.stdin.write(f"{seconds}\n".encode())
+    return [float(word) for word in (await child.stdout.readline()).split()]
 
 
 def _fsync_rate(directory: Path, seconds: float = 0.25) -> float:
