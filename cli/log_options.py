@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from ..evidence.cosignature import CheckpointPolicy, read_witnesses
+from ..evidence.cosignature import read_witnesses
+from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import UsageError
 from ..proxy.config import load
 

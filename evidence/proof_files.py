@@ -16,7 +16,8 @@ from typing import Any
 from ..formats import strict_json
 from ..formats.canonical import canonical
 from ..formats.errors import FormatError, LedgerError, UsageError
-from .checkpoint import Checkpoint, one_base64, parse_checkpoint, parse_note
+from ..formats.signed_note import one_base64, parse_note
+from .checkpoint import Checkpoint, parse_checkpoint
 from .merkle import leaf_hash, verify_consistency, verify_inclusion
 from .proofs import consistency_proof, inclusion_proof, tree_root
 from .store import Reader

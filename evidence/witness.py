@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..formats.errors import FormatError, LedgerError, UsageError, VerificationError
-from .checkpoint import Checkpoint, Note, Verifier, one_base64, parse_checkpoint, parse_note, verify_note
+from ..formats.signed_note import Note, one_base64, parse_note
+from .checkpoint import Checkpoint, Verifier, parse_checkpoint, verify_note
 from .cosignature import Cosigner
 from .merkle import EMPTY_ROOT, verify_consistency
 

@@ -11,8 +11,8 @@ from ..bindings.extensions import Extension, load_extensions
 from ..bindings.target import Target
 from ..certs.callers import Listener
 from ..certs.domain import TrustDomain
-from ..evidence.cosignature import CheckpointPolicy, Witness
 from ..evidence.store import Durability
+from ..formats.cosignature import CheckpointPolicy, Witness
 from ..formats.errors import FormatError, UsageError
 from ..formats.names import host_text, parse_url
 from ..formats.settings import read_settings, schema_of, spiffe_id

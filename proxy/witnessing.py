@@ -17,14 +17,14 @@ from typing import Any
 
 import aiohttp
 
-from ..evidence.checkpoint import parse_note, parse_signature
-from ..evidence.cosignature import cosigners
 from ..evidence.ledger import Ledger
 from ..evidence.proofs import consistency_proof
 from ..evidence.sqlite_store import SqliteReader
 from ..evidence.store import CheckpointRow, Head
 from ..evidence.witness import SIZE_TYPE, AddCheckpoint
+from ..formats.cosignature import cosigners
 from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
+from ..formats.signed_note import parse_note, parse_signature
 from .config import Config, WitnessSettings
 
 log = logging.getLogger(__name__)

@@ -16,11 +16,11 @@ from typing import Any
 from ..certs.evidence_keys import EvidenceKeys
 from ..evidence import bet as bets
 from ..evidence.bet import Bet
-from ..evidence.cosignature import CheckpointPolicy
 from ..evidence.disclosure import outside, parse_disclosure
 from ..evidence.proof_files import parse_extra, parse_inclusion
 from ..evidence.salted import SD, Opened, open_disclosure, sd_digest
 from ..formats import base64url
+from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import FormatError, VerificationError
 from .bets import bet_json
 from .proof import ProofReport, check_proof

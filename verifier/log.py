@@ -17,7 +17,6 @@ import orjson
 from ..certs.evidence_keys import EvidenceKeys
 from ..evidence import ect
 from ..evidence.checkpoint import Checkpoint, Verifier, verify_checkpoint
-from ..evidence.cosignature import CheckpointPolicy
 from ..evidence.entry import RETENTION
 from ..evidence.export import (
     CosignedLine,
@@ -37,6 +36,7 @@ from ..evidence.merkle import CompactTree, leaf_hash
 from ..evidence.sqlite_store import SqliteReader
 from ..formats import base64url, jws
 from ..formats.canonical import canonical
+from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import FormatError, VerificationError
 from .report import ErasedUnder, Found, LogReport, Problem, Verdict
 from .window_check import WindowCheck

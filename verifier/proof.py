@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..certs.evidence_keys import EvidenceKeys
-from ..evidence.checkpoint import Checkpoint, Verifier, parse_checkpoint, parse_note, verify_checkpoint
-from ..evidence.cosignature import CheckpointPolicy
+from ..evidence.checkpoint import Checkpoint, Verifier, parse_checkpoint, verify_checkpoint
 from ..evidence.merkle import leaf_hash, verify_consistency, verify_inclusion
 from ..evidence.proof_files import parse_consistency, parse_extra, parse_inclusion
 from ..formats import strict_json
+from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import FormatError, VerificationError
+from ..formats.signed_note import parse_note
 
 
 @dataclass(frozen=True, slots=True)

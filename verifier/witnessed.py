@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..evidence.checkpoint import Verifier, verify_checkpoint, verify_note
-from ..evidence.cosignature import CheckpointPolicy
 from ..evidence.merkle import CompactTree
+from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import FormatError, VerificationError
 from .report import Found
 

@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import evidence_jwk
 from lictor.cli import cli
-from lictor.evidence.checkpoint import parse_note
 from lictor.evidence.cosignature import Cosigner
 from lictor.evidence.ledger import Ledger
 from lictor.evidence.sqlite_store import SqliteStore
 from lictor.evidence.store import BetRow, CheckpointRow
 from lictor.formats.errors import UsageError
 from lictor.formats.keys import KeySigner
+from lictor.formats.signed_note import parse_note
 
 ORIGIN = "example.test/monitor/one"
 COUNT = 700

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from lictor.cli import cli
-from lictor.evidence.cosignature import Witness
+from lictor.formats.cosignature import Witness
 from lictor.formats.errors import UsageError
 
 

@@ -19,10 +19,10 @@ from end_to_end.world import Monitor, Outside, Server, binding, target, until
 
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import EvidenceKeys, evidence_jwk
-from lictor.evidence.checkpoint import parse_note
 from lictor.evidence.sqlite_store import SqliteReader
 from lictor.formats import jws
 from lictor.formats.keys import KeySigner, read_private
+from lictor.formats.signed_note import parse_note
 from lictor.proxy.known_keys import KnownKeys
 from lictor.verifier.log import verify_log
 

@@ -15,12 +15,12 @@ from lictor.evidence.checkpoint import (
     CheckpointSigner,
     Verifier,
     parse_checkpoint,
-    parse_note,
     verify_checkpoint,
     verify_note,
 )
 from lictor.formats.errors import FormatError, UsageError, VerificationError
 from lictor.formats.keys import KeySigner
+from lictor.formats.signed_note import parse_note
 
 VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "c2sp" / "signed-note-vector.json").read_bytes())
 ORIGIN = "example.test/monitor/one"

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lictor.evidence.checkpoint import CheckpointSigner, parse_note
-from lictor.evidence.cosignature import CheckpointPolicy, Cosigner, Witness, read_witnesses
+from lictor.evidence.checkpoint import CheckpointSigner
+from lictor.evidence.cosignature import Cosigner, read_witnesses
+from lictor.formats.cosignature import CheckpointPolicy, Witness
 from lictor.formats.errors import FormatError, UsageError, VerificationError
 from lictor.formats.keys import KeySigner
+from lictor.formats.signed_note import parse_note
 
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in range(1, 5)]
 COSIGNERS = [Cosigner(f"w{i}.example", KeySigner.of(key)) for i, key in enumerate(KEYS, 1)]

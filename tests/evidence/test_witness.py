@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lictor.evidence.checkpoint import CheckpointSigner, parse_note, parse_signature
+from lictor.evidence.checkpoint import CheckpointSigner
 from lictor.evidence.cosignature import Cosigner
 from lictor.evidence.merkle import consistency_proof, leaf_hash, root
 from lictor.evidence.witness import MAX_KEPT, AddCheckpoint, Answer, WitnessDesk, WitnessState
 from lictor.formats.errors import FormatError, LedgerError, UsageError
 from lictor.formats.keys import KeySigner
+from lictor.formats.signed_note import parse_note, parse_signature
 
 ORIGIN = "log.example"
 NOW = 1_700_000_000

@@ -16,12 +16,12 @@ from end_to_end.world import free_port
 
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import EvidenceKeys, evidence_jwk
-from lictor.evidence.checkpoint import parse_note
 from lictor.evidence.ledger import Ledger
 from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
 from lictor.evidence.store import CheckpointRow
 from lictor.formats.errors import UsageError
 from lictor.formats.keys import KeySigner
+from lictor.formats.signed_note import parse_note
 from lictor.proxy.api import Api, served_checkpoint
 from lictor.proxy.config import Config, load
 

@@ -11,13 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from end_to_end.world import free_port
 
 from lictor.certs.domain import TrustDomain
-from lictor.evidence.checkpoint import Verifier, parse_note
+from lictor.evidence.checkpoint import Verifier
 from lictor.evidence.cosignature import Cosigner
 from lictor.evidence.ledger import Ledger
 from lictor.evidence.sqlite_store import SqliteStore
 from lictor.evidence.witness import AddCheckpoint, WitnessDesk, WitnessState
 from lictor.formats.errors import UsageError
 from lictor.formats.keys import KeySigner
+from lictor.formats.signed_note import parse_note
 from lictor.proxy.config import Config, load
 from lictor.proxy.witnessing import Witnessing
 

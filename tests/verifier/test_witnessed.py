@@ -12,15 +12,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import evidence_jwk
-from lictor.evidence.checkpoint import CheckpointSigner, parse_note
-from lictor.evidence.cosignature import CheckpointPolicy, Cosigner
+from lictor.evidence.checkpoint import CheckpointSigner
+from lictor.evidence.cosignature import Cosigner
 from lictor.evidence.entry import ActionDraft
 from lictor.evidence.export import export_lines
 from lictor.evidence.ledger import Ledger
 from lictor.evidence.recorder import Recorder
 from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
 from lictor.evidence.store import CheckpointRow
+from lictor.formats.cosignature import CheckpointPolicy
 from lictor.formats.keys import KeySigner
+from lictor.formats.signed_note import parse_note
 from lictor.verifier.log import verify_lines
 from lictor.verifier.report import LogReport
 
