@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from ..formats.errors import FormatError, UsageError, VerificationError
 from ..formats.keys import to_jwk, write_private
-from ..formats.spiffe import SpiffeId
+from ..formats.spiffe import SpiffeId, parse_trust_domain
 from . import monitors
 from .authority import CLIENT_AUTH, Issuer, create_root, issue, new_key, pem, read_certificate, revoked_entry, sign_crl
 from .files import make_directory, write_atomically
@@ -155,20 +155,11 @@ class TrustDomain:
 
     def add_agent(self, name: str, days: float = AGENT_DAYS) -> AgentFiles:
         """Issue a certificate (clientAuth) and its key. Replaces an expired or revoked one; a good one: UsageError."""
-        identity = self.agent_id(name)
+        directory = self.path / "agents" / _checked(name)
         with self._locked():
-            if (self.path / "agents" / name).exists():
+            if directory.exists():
                 self._check_replaceable(name)
-            key = new_key()
-            cert = issue(
-                self._identity_issuer(),
-                key.public_key(),
-                subject=name,
-                usages=[CLIENT_AUTH],
-                names=[x509.UniformResourceIdentifier(str(identity))],
-                days=_positive(days),
-            )
-            self._replace_agent(name, pem(cert), key)
+            self._replace_agent(name, days)
             self._sign_crl([])
         return self.agent(name)
 
@@ -180,12 +171,15 @@ class TrustDomain:
                 f"to replace it, first run lictor agent revoke {name}"
             )
 
-    def _replace_agent(self, name: str, cert: bytes, key: monitors.TlsKey) -> None:
-        """Certificate and key change together: the directory is made beside and renamed into place."""
+    def _replace_agent(self, name: str, days: float) -> None:
+        """A new certificate and its key, which change together: the directory is made beside and renamed into place."""
+        key, uri = new_key(), x509.UniformResourceIdentifier(str(self.agent_id(name)))
+        usages, days = [CLIENT_AUTH], _positive(days)
+        cert = issue(self._identity_issuer(), key.public_key(), subject=name, usages=usages, names=[uri], days=days)
         target = self.path / "agents" / name
         made = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
         write_private(made / "key.pem", key)
-        write_atomically(made / "cert.pem", cert)
+        write_atomically(made / "cert.pem", pem(cert))
         if target.exists():
             shutil.rmtree(target)
         os.rename(made, target)
@@ -220,19 +214,17 @@ class TrustDomain:
         with self._locked():
             self.agent(name)
             before = self._info(name, frozenset()).serial
-            key = new_key()
-            uri = x509.UniformResourceIdentifier(str(self.agent_id(name)))
-            cert = issue(
-                self._identity_issuer(),
-                key.public_key(),
-                subject=name,
-                usages=[CLIENT_AUTH],
-                names=[uri],
-                days=_positive(days),
-            )
-            self._replace_agent(name, pem(cert), key)
+            self._replace_agent(name, days)
             self._sign_crl([before] if revoke and before not in self._revoked_serials() else [])
         return self._info(name, self._revoked_serials())
+
+    def revoke_monitor(self, name: str) -> MonitorFiles:
+        """Put the certificates of the monitor on the revocation list: its identity, and those of its evidence keys."""
+        with self._locked():
+            files, revoked = self.monitor(name), self._revoked_serials()
+            certificates = [files.cert, *files.directory.glob("evidence*.pem")]
+            self._sign_crl(sorted({read_certificate(path).serial_number for path in certificates} - revoked))
+        return files
 
     def rotate_evidence(self, name: str, days: float = MONITOR_DAYS, *, overlap: bool = True) -> MonitorFiles:
         """Give the monitor a new evidence key. `overlap` keeps the one before, until `retire_evidence`, beside it.
@@ -371,11 +363,9 @@ def _checked(name: str) -> str:
 
 def _check_trust_domain(name: str) -> None:
     try:
-        valid = SpiffeId.parse(f"spiffe://{name}/x") == SpiffeId(name, "/x")
+        parse_trust_domain(f"spiffe://{name}")
     except FormatError:
-        valid = False
-    if not valid:
-        raise UsageError(f"{name!r} is not a trust domain: a-z, 0-9, dot, dash, underscore")
+        raise UsageError(f"{name!r} is not a trust domain: a-z, 0-9, dot, dash, underscore") from None
 
 
 def _positive(days: float) -> float:

@@ -1,8 +1,8 @@
-"""Evidence keys as JWKs that carry their own certificate, so that one CA certificate is the root of offline trust.
+"""Evidence keys as JWKs that carry their own certificate, so that CA certificates are the roots of offline trust.
 
 The JWK has `iss` (the monitor's SPIFFE ID) and `x5c` (RFC 7517 section 4.7) with exactly one certificate: of this very
 key, with the `iss` as its one URI name, the extended key usage documentSigning and nothing else, signed by the
-identity CA. A key may therefore travel beside what it signed.
+identity CA of the trust domain that the `iss` is of. A key may therefore travel beside what it signed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from ..formats.errors import FormatError, VerificationError
 from ..formats.jws import PublicKey
 from ..formats.keys import from_jwk, thumbprint, to_jwk
+from .anchors import Anchors, check_issued
 from .authority import DOCUMENT_SIGNING
 from .identity import check_dates, check_leaf, uri_identity
 
@@ -51,18 +51,14 @@ class _Known:
 
 
 class EvidenceKeys:
-    """Keys that a CA vouches for, found by (kid, iss)."""
+    """Keys that identity CAs vouch for, each for its own trust domain, found by (kid, iss)."""
 
     def __init__(self, ca_pem: bytes) -> None:
-        """`ca_pem`: the identity CA's certificate. Raises VerificationError if it is not a CA's."""
-        try:
-            self._ca = x509.load_pem_x509_certificate(ca_pem)
-            constraints = self._ca.extensions.get_extension_for_class(x509.BasicConstraints).value
-            usage = self._ca.extensions.get_extension_for_class(x509.KeyUsage).value
-        except (ValueError, x509.ExtensionNotFound) as e:
-            raise VerificationError(f"the identity CA's certificate cannot be used: {e}") from None
-        if not constraints.ca or not usage.key_cert_sign:
-            raise VerificationError("the certificate given as the identity CA's is not a CA's")
+        """`ca_pem`: the identity CA's certificate, or those of several trust domains.
+
+        Raises VerificationError if one is not an identity CA's.
+        """
+        self._anchors = Anchors.from_pem(ca_pem)
         self._known: dict[tuple[str, str], _Known] = {}
 
     def add_jwk(self, jwk: dict[str, Any]) -> str:
@@ -71,28 +67,27 @@ class EvidenceKeys:
             key = from_jwk(jwk)
             cert = _certificate(jwk)
             self._check(cert)
-            iss = str(uri_identity(cert))
+            identity = uri_identity(cert)
+            iss = str(identity)
         except (FormatError, ValueError) as e:
             raise VerificationError(f"the evidence key cannot be read: {e}") from None
         if jwk.get("iss") != iss:
             raise VerificationError(f"the evidence key says it is of {jwk.get('iss')!r}, its certificate says {iss!r}")
         if _public_key(cert) != key:
             raise VerificationError("the evidence key is not the key of its certificate")
+        check_issued(cert, self._anchors.of(identity.trust_domain), identity.trust_domain)
         kid = thumbprint(key)
         if jwk.get("kid") != kid:
             raise VerificationError(f"the evidence key's kid is {jwk.get('kid')!r}, expected its thumbprint {kid!r}")
         self._known[kid, iss] = _Known(key, iss, cert)
         return kid
 
-    def _check(self, cert: x509.Certificate) -> None:
+    @staticmethod
+    def _check(cert: x509.Certificate) -> None:
         check_leaf(cert, DOCUMENT_SIGNING, "documentSigning")
         extended = cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         if len(list(extended)) != 1:
             raise VerificationError("the evidence certificate has more usages than documentSigning")
-        try:
-            cert.verify_directly_issued_by(self._ca)
-        except (InvalidSignature, ValueError, TypeError):
-            raise VerificationError("the evidence certificate is not signed by the identity CA") from None
 
     def resolve(self, kid: str, iss: str, at: float | None = None) -> PublicKey:
         """The key `kid` of the monitor `iss`. Raises VerificationError if it is not known.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from ..formats.errors import UsageError
 from ..formats.keys import write_private
@@ -30,7 +30,6 @@ from .files import write_atomically
 
 INTERCEPTION_DAYS = 30
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-TlsKey = ec.EllipticCurvePrivateKey
 _DNS_NAME = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.ASCII
 )

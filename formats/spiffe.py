@@ -39,3 +39,11 @@ class SpiffeId:
             if segment in ("", ".", "..") or not _SEGMENT.fullmatch(segment):
                 raise FormatError(f"{text!r} has the path segment {segment!r}, which a SPIFFE ID cannot have")
         return cls(trust_domain, "/" + path)
+
+
+def parse_trust_domain(text: str) -> str:
+    """The name in `spiffe://<trust domain>`, the SPIFFE ID of a trust domain. Raises FormatError."""
+    name = text.removeprefix("spiffe://")
+    if name == text or not _TRUST_DOMAIN.fullmatch(name):
+        raise FormatError(f"{text!r} is not the SPIFFE ID of a trust domain: spiffe:// and a-z, 0-9, dot, dash or _")
+    return name

@@ -1,0 +1,127 @@
+"""Other trust domains whose monitors and evidence are believed, by their bundles, which are read anew when they change.
+
+Each is believed about itself alone: a certificate of theirs that names this domain, or a third one, is nobody's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from cryptography import x509
+
+from ..formats.errors import FormatError, UsageError, VerificationError
+from ..formats.jws import PublicKey
+from ..formats.spiffe import SpiffeId, parse_trust_domain
+from ..formats.watched import Watched
+from .anchors import check_apart, trust_domain_of
+from .bundle import Bundle, read_bundle
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Federated:
+    """One table `[[federation]]`: a trust domain, and the file with its bundle."""
+
+    trust_domain: str
+    bundle: Path
+
+
+def federated(base: Path, tables: Iterable[dict[str, str]], own: str) -> tuple[Federated, ...]:
+    """The checked tables of a configuration in the folder `base`. Raises UsageError."""
+    found: dict[str, Federated] = {}
+    for index, table in enumerate(tables):
+        name, where = table["trust_domain"], f"federation[{index}]"
+        try:
+            parse_trust_domain(f"spiffe://{name}")
+        except FormatError:
+            raise UsageError(f"{where}.trust_domain: {name!r} is not a trust domain: a-z, 0-9, dot, dash, _") from None
+        if name == own:
+            raise UsageError(f"{where}.trust_domain: {name} is this monitor's own; a bundle is for another's")
+        if name in found:
+            raise UsageError(f"{where}.trust_domain: {name} has a table already; a trust domain has one bundle")
+        found[name] = Federated(name, base / table["bundle"])
+    return tuple(found.values())
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Partners:
+    """The bundles in force. Look-ups are cheap; call `refresh` where a change has to be seen."""
+
+    def __init__(
+        self,
+        own_ca: x509.Certificate,
+        tables: Iterable[Federated],
+        taken: Callable[[Bundle], None] = lambda bundle: None,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        """`taken` is told of every bundle that comes into force. Raises UsageError or VerificationError."""
+        self._own_ca = own_ca
+        self._taken = taken
+        self._clock = clock
+        self._watched: dict[str, Watched[Bundle]] = {}
+        for table in tables:
+            load = partial(self._load, table)
+            files = partial(lambda path: (path,), table.bundle)
+            self._watched[table.trust_domain] = Watched(f"the trust bundle {table.bundle}", files, load)
+        for name, watched in self._watched.items():
+            taken(watched.current)
+            try:
+                watched.current.check_current(clock())
+            except VerificationError as e:
+                log.warning("nobody of the trust domain %s is believed: %s", name, e)
+
+    def _load(self, table: Federated) -> Bundle:
+        found = read_bundle(table.bundle)
+        name = table.trust_domain
+        if found.trust_domain != name:
+            raise VerificationError(f"{table.bundle} is the bundle of {found.trust_domain}, expected that of {name}")
+        others = {other: watched.current.ca for other, watched in self._watched.items()}
+        check_apart(name, found.ca, {trust_domain_of(self._own_ca): self._own_ca, **others})
+        former = self._watched.get(name)
+        if former is not None:
+            found.check_current(self._clock())
+            if found.ca == former.current.ca and found.revoked.number < former.current.revoked.number:
+                number = former.current.revoked.number
+                raise VerificationError(
+                    f"{table.bundle} is older than the bundle in force: its revocation list is number "
+                    f"{found.revoked.number}, expected {number} or later"
+                )
+        return found
+
+    def __contains__(self, trust_domain: str) -> bool:
+        return trust_domain in self._watched
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._watched)
+
+    def refresh(self) -> None:
+        """Take bundles whose files changed. What cannot be taken is logged, once, and changes nothing. Never raises."""
+        for watched in self._watched.values():
+            if watched.poll():
+                log.warning("took a new trust bundle of %s", watched.current.trust_domain)
+                self._taken(watched.current)
+
+    def bundle(self, trust_domain: str) -> Bundle:
+        """What may be relied on now. Raises VerificationError if it is no partner's, or its bundle is out of date."""
+        watched = self._watched.get(trust_domain)
+        if watched is None:
+            raise VerificationError(f"the trust domain {trust_domain} is none that is federated with")
+        watched.current.check_current(self._clock())
+        return watched.current
+
+    def resolve(self, kid: str, iss: str, at: float | None = None) -> PublicKey:
+        """The evidence key `kid` of a partner's monitor. Raises VerificationError (see `EvidenceKeys.resolve`)."""
+        try:
+            name = SpiffeId.parse(iss).trust_domain
+        except FormatError as e:
+            raise VerificationError(f"the issuer of an evidence key is {e}") from None
+        return self.bundle(name).evidence.resolve(kid, iss, at)
