@@ -7,7 +7,7 @@ will say the outcome (a worker): when it is gone the outcomes are not coming.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -36,10 +36,15 @@ def unknown(seq: int, why: str) -> OutcomeDraft:
 
 @dataclass(frozen=True, slots=True)
 class _Alike:
-    """What outcomes repeat of actions that were recorded together, and who will say them."""
+    """What outcomes repeat of actions that were recorded together at the time `since`, and who will say them.
+
+    `of`: the delegations that they are work of (`lineage.Place`).
+    """
 
     common: Mapping[str, Any]
     source: object
+    of: tuple[str, ...]
+    since: float
 
 
 class Awaited:
@@ -50,14 +55,24 @@ class Awaited:
         self._actions: dict[int, tuple[_Alike, str]] = {}
         self._anchor = 0
 
-    def add(self, seq: int, fields: Mapping[str, Any], source: object) -> None:
+    def add(
+        self, seq: int, fields: Mapping[str, Any], source: object, of: tuple[str, ...] = (), since: float = 0.0
+    ) -> None:
         """An action was recorded."""
-        alike = _Alike({name: fields[name] for name in OUTCOME_REPEATS}, source)
+        alike = _Alike({name: fields[name] for name in OUTCOME_REPEATS}, source, of, since)
         self._actions[seq] = alike, fields["action_target"]
 
-    def add_run(self, first: int, targets: Iterable[str], common: Mapping[str, Any], source: object) -> None:
+    def add_run(
+        self,
+        first: int,
+        targets: Iterable[str],
+        common: Mapping[str, Any],
+        source: object,
+        of: tuple[str, ...] = (),
+        since: float = 0.0,
+    ) -> None:
         """Actions were recorded, from seq `first` on, that differ in their targets."""
-        self._actions.update(enumerate(zip(repeat(_Alike(common, source)), targets), first))
+        self._actions.update(enumerate(zip(repeat(_Alike(common, source, of, since)), targets), first))
 
     def too_old(self) -> int | None:
         """The seq of an action that has waited for too long, or None."""
@@ -71,6 +86,16 @@ class Awaited:
     def of(self, source: object) -> list[int]:
         """The actions whose outcome `source` would have said."""
         return [seq for seq, (alike, _) in self._actions.items() if alike.source is source]
+
+    def work_of(self, node: str) -> list[int]:
+        """The actions that are, or may be, work of the delegation that began with this node."""
+        return [seq for seq, (alike, _) in self._actions.items() if node in alike.of]
+
+    def of_type(self, action_type: str) -> Iterator[tuple[int, Mapping[str, Any], float]]:
+        """The actions of one type: seq, what an outcome repeats of each, when it was recorded."""
+        for seq, (alike, target) in self._actions.items():
+            if alike.common["action_type"] == action_type:
+                yield seq, {**alike.common, "action_target": target}, alike.since
 
     def anchor(self) -> None:
         """Keep in the store what waits, where that is due."""

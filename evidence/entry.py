@@ -21,12 +21,29 @@ RETENTION = "log_retention"
 KEY_ROTATION = "key_rotation"
 DURABILITY = "log_durability"
 EXTENSIONS = "extensions"
+DESCRIPTION = "monitor_description"
 QUARANTINE = "agent_quarantine"
 RELEASE = "agent_release"
 APPROVAL = "standing_approval"
 APPROVAL_REVOKED = "standing_approval_revoked"
+DELEGATION_REVOKED = "delegation_revoked"
+HOLD_DEMANDED = "hold_demanded"
+HOLD_ENDED = "hold_ended"
 OWN_TYPES = frozenset(
-    (RETENTION, KEY_ROTATION, DURABILITY, EXTENSIONS, QUARANTINE, RELEASE, APPROVAL, APPROVAL_REVOKED)
+    (
+        RETENTION,
+        KEY_ROTATION,
+        DURABILITY,
+        EXTENSIONS,
+        DESCRIPTION,
+        QUARANTINE,
+        RELEASE,
+        APPROVAL,
+        APPROVAL_REVOKED,
+        DELEGATION_REVOKED,
+        HOLD_DEMANDED,
+        HOLD_ENDED,
+    )
 )
 """Action types of entries that a monitor makes about itself."""
 

@@ -37,12 +37,16 @@ _META = "held"
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An action that waits, with seq and time (NumericDate) of its entry; `source` will hear of the decision."""
+    """An action that waits, with seq and time (NumericDate) of its entry; `source` will hear of the decision.
+
+    `of`: the delegations that it is work of (`lineage.Place`).
+    """
 
     seq: int
     since: float
     draft: ActionDraft
     source: object
+    of: tuple[str, ...] = ()
 
 
 class Holds:
@@ -60,13 +64,13 @@ class Holds:
         """Whether one more action of the agent may wait."""
         return len(self._waiting) < self._most and self._of[agent_id] < self._most_of_one
 
-    def add(self, stamped: Stamped, draft: ActionDraft, source: object) -> Future[Resolution]:
+    def add(self, stamped: Stamped, draft: ActionDraft, source: object, of: tuple[str, ...] = ()) -> Future[Resolution]:
         """The action of this entry waits from now on; the future is its resolution."""
         loop = asyncio.get_running_loop()
         future: Future[Resolution] = loop.create_future()
         text = f"Nobody decided within {self._seconds:g} s. Ask your operator, then try again."
         timer = loop.call_later(self._seconds, self.resolve, stamped.seq, Resolution(False, TIMED_OUT, MONITOR, text))
-        self._waiting[stamped.seq] = Waiting(stamped.seq, stamped.timestamp, draft, source), future, timer
+        self._waiting[stamped.seq] = Waiting(stamped.seq, stamped.timestamp, draft, source, of), future, timer
         self._of[draft.agent_id] += 1
         self._undecided.add(stamped.seq)
         self._keep()

@@ -44,6 +44,7 @@ class Place:
 
     `depth`: how often the work was handed on before this agent got it; None: somebody on the way does not say.
     `within`: the bindings of those who handed it on, where nobody may be allowed more than they allow.
+    `of`: the delegations that it is, or may be, work of, by the nodes with which they began.
     """
 
     wid: str
@@ -51,11 +52,15 @@ class Place:
     how: How
     depth: int | None = None
     within: Within = ()
+    of: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Strand:
-    """One line of work of an agent. `node` is its newest node; `tokens` are those by which the agent may name it."""
+    """One line of work of an agent. `node` is its newest node; `tokens` are those by which the agent may name it.
+
+    `of` as in `Place`; `jtis` are the ids of its nodes and of those that it comes from, the oldest forgotten.
+    """
 
     node: Minted
     used: float
@@ -65,6 +70,8 @@ class Strand:
     within: Within = ()
     length: int = 1
     tokens: list[str] = field(default_factory=list)
+    of: tuple[str, ...] = ()
+    jtis: list[str] = field(default_factory=list)
 
 
 def trace_id(traceparent: str | None) -> str | None:
@@ -109,7 +116,7 @@ class Lineage:
             strand = self._join(strands, now)
         self._refresh(strand, now)
         strand.used = now
-        return Place(strand.node.wid, strand.node.jti, how, strand.depth, strand.within)
+        return Place(strand.node.wid, strand.node.jti, how, strand.depth, strand.within, strand.of)
 
     def own(self, now: float) -> Place:
         """The agent's own work, whatever is open."""
@@ -138,6 +145,7 @@ class Lineage:
         if dropped is not None:
             self.finish(dropped)
         strand = Strand(node, now, trace_id(traceparent), peer, depth, within)
+        strand.of, strand.jtis = (node.jti,), [node.jti, *node.parents]
         self._open[node.jti] = strand
         for token in (node.token, *incoming):
             self._name(token, strand)
@@ -151,15 +159,21 @@ class Lineage:
         self._refresh(strand, now)
         return strand.node, strand.peer or ""
 
-    def finish(self, node: str) -> None:
-        """The delegation that began with `node` is over."""
+    def named(self, jti: str) -> tuple[str, ...]:
+        """The open delegations that this node is of, by the nodes with which they began."""
+        found = [begun for begun, strand in self._open.items() if jti == begun or jti in strand.jtis]
+        return tuple(found) or next((join.of for join in self._joins.values() if join.node.jti == jti), ())
+
+    def finish(self, node: str) -> Strand | None:
+        """The delegation that began with `node` is over; the strand that it was, if it was open."""
         strand = self._open.pop(node, None)
         if strand is None:
-            return
+            return None
         self._joins.clear()
         for token in strand.tokens:
             if self._by_token.get(token) is strand:
                 del self._by_token[token]
+        return strand
 
     def _find(self, lines: Iterable[str], traceparent: str | None) -> tuple[How, list[Strand]]:
         known = self._by_token
@@ -197,7 +211,8 @@ class Lineage:
             within = tuple(dict.fromkeys(group for strand in strands for group in strand.within))
             ext = {**extension(depth, within), **({"also": others[-MAX_ALSO:]} if others else {})}
             node = self._mint(wid, tuple(parents), (), ext)
-            join = self._joins[key] = Strand(node, now, depth=depth, within=within)
+            of = tuple(begun for strand in strands for begun in strand.of)
+            join = self._joins[key] = Strand(node, now, depth=depth, within=within, of=of)
         return join
 
     def _refresh(self, strand: Strand, now: float) -> None:
@@ -207,6 +222,7 @@ class Lineage:
         audience = (strand.peer,) if strand.peer else ()
         strand.node = self._mint(strand.node.wid, (strand.node.jti,), audience, extension(strand.depth, strand.within))
         strand.length += 1
+        strand.jtis = [*strand.jtis[-MAX_PREDECESSORS + 1 :], strand.node.jti]
         self._name(strand.node.token, strand)
 
     def _name(self, token: str, strand: Strand) -> None:

@@ -20,6 +20,7 @@ from .agents import Agent, Agents
 from .awaited import MONITOR_ENDED, TOO_MANY, WORKER_ENDED, Awaited, left_open, unknown
 from .bet import refused
 from .claims import new_id
+from .delegations import Delegations
 from .ect import Minted
 from .entry import (
     ActionDraft,
@@ -40,6 +41,9 @@ from .held import MONITOR, MONITOR_GONE, TOO_MANY_HOLDS, WORKER_GONE, Holds, set
 from .issuer import Issuer
 from .ledger import Ledger
 from .lineage import Place, Within, extension
+from .revoked import HINT as REVOKED_HINT
+from .revoked import REASON as DELEGATION_REVOKED
+from .revoked import Revoked
 from .runs import Receipts, Run
 from .state import Judged, StateJudge
 from .store import NodeRow, Reader, Stamped
@@ -79,7 +83,8 @@ class Recorder:
         self._issuer = Issuer(ledger, signer, monitor_id, tuple(audience) or (monitor_id,))
         self._agents = Agents(ledger, self._issuer, policies_for, interval, jitter)
         self._awaited = Awaited(ledger)
-        self._inbound: dict[str, tuple[Agent, object]] = {}
+        self._revoked = Revoked(ledger, stored, monitor_id)
+        self.delegations = Delegations(ledger, self._awaited, self._holds, self._revoked)
         self._replay = ReplayMemory(stored.nodes(), ledger.now())
         self._restore(stored)
 
@@ -91,13 +96,18 @@ class Recorder:
         """
         agent = self._agents.get(draft.agent_id)
         now = self._ledger.now()
-        place = agent.lineage.place(draft.execution_context, draft.traceparent, now)
+        lines, trace = draft.execution_context, draft.traceparent
+        place = agent.lineage.place(lines, trace, now)
+        if self._revoked:
+            place = self._revoked.place(agent.agent_id, lines, trace, place, now)
         judged = self._judge(draft, place, now)
         if judged.draft.decision == "hold":
             return await self._hold(agent, judged, place, source, told, partial(self._judge, draft, place))
         return await self._record(agent, judged, place, source)
 
     def _judge(self, draft: ActionDraft, place: Place, now: float) -> Judged:
+        if draft.decision != "deny" and self._revoked.covers(place):
+            return Judged(replace(draft, decision="deny", reason=DELEGATION_REVOKED), REVOKED_HINT)
         if self._state is None:
             return Judged(draft)
         return self._state.judge(draft, place.wid, now, place.depth, place.within)
@@ -113,7 +123,7 @@ class Recorder:
             hint = "Too many actions wait for a decision already. Try again once your operator has decided on them."
             resolution = Resolution(False, TOO_MANY_HOLDS, MONITOR, hint)
         if resolution is None:
-            waiting = self._holds.add(stamped, draft, source)
+            waiting = self._holds.add(stamped, draft, source, place.of)
             await self._ledger.commit()
             told(seq)
             resolution = await waiting
@@ -122,12 +132,12 @@ class Recorder:
         node: Minted | None = None
         if goes_out and draft.action_type == "delegation":
             node = _hand_on(agent, place, draft)
-            place = Place(place.wid, node.jti, place.how)
+            place = Place(place.wid, node.jti, place.how, of=place.of)
         fields = decision_fields(draft, place, seq, resolution, behaviors)
         self._holds.decided(seq)
         stamped, violated = self._enter(agent, fields)
         if goes_out:
-            self._await_outcome(seq, fields, source)
+            self._await_outcome(stamped._replace(seq=seq), fields, source, place.of)
         bets: tuple[str, ...] = ()
         if node is not None:
             bets = self._agents.issue(agent.windows.open, place, "delegation", tuple(draft.audience))
@@ -155,11 +165,11 @@ class Recorder:
         node: Minted | None = None
         if draft.action_type == "delegation" and draft.decision != "deny":
             node = _hand_on(agent, place, draft)
-            place = Place(place.wid, node.jti, place.how)
+            place = Place(place.wid, node.jti, place.how, of=place.of)
         fields = action_fields(draft, place)
         stamped, violated = self._enter(agent, fields, draft.disclosures)
         if draft.decision != "deny":
-            self._await_outcome(stamped.seq, fields, source)
+            self._await_outcome(stamped, fields, source, place.of)
         bets: tuple[str, ...] = ()
         if node is not None:
             bets = self._agents.issue(agent.windows.open, place, "delegation", tuple(draft.audience))
@@ -195,6 +205,7 @@ class Recorder:
         agent = self._agents.get(draft.agent_id)
         windows = agent.windows
         idle = self._state is None or self._state.idle(draft.agent_id)
+        idle = idle and not self._revoked.concerns(draft.agent_id)
         if not (run.common.plain and idle and windows.judges(draft.behaviors)):
             return None
         place = agent.lineage.place((), None, self._ledger.now())
@@ -202,7 +213,7 @@ class Recorder:
         first = stamped[0]
         windows.wid, windows.node = place.wid, place.node
         windows.run(first.seq, [one.data for one in stamped], draft.behaviors)
-        self._awaited.add_run(first.seq, run.targets, run.common.repeated(place), source)
+        self._awaited.add_run(first.seq, run.targets, run.common.repeated(place), source, place.of, first.timestamp)
         self._forget_oldest()
         receipt = Receipt(first.seq, first.timestamp, draft.decision, draft.reason, place.wid, place.node)
         return Receipts(receipt, len(stamped))
@@ -227,8 +238,8 @@ class Recorder:
 
     async def lost(self, source: object) -> None:
         """`source` is gone: its actions have the outcome `unknown` and the delegations that it served are over."""
-        for node in [node for node, (_, served_by) in self._inbound.items() if served_by is source]:
-            self.finish_delegation(node)
+        for node in self.delegations.served_by(source):
+            self.delegations.finish(node)
         self._holds.resolve_all(lambda one: one.source is source, Resolution(False, WORKER_GONE, MONITOR))
         for seq in self._awaited.of(source):
             self._give_up(seq, WORKER_ENDED)
@@ -259,8 +270,12 @@ class Recorder:
         agent = self._agents.get(draft.agent_id)
         if draft.decision != "deny":
             keys = [(str(parent["wid"]), str(parent["jti"])) for parent in draft.parents]
+            revoked = next((jti for _, jti in keys if self._revoked.get(jti) is not None), None)
             problem = self._replay.take(keys, now)
-            if problem is not None:
+            if revoked is not None:
+                detail = f"the delegation with the node {revoked} was revoked"
+                draft = replace(draft, decision="deny", reason=DELEGATION_REVOKED, detail=detail)
+            elif problem is not None:
                 draft = replace(draft, decision="deny", reason="ect_replayed", detail=problem)
         if draft.decision == "deny":
             peer = self._agents.get(draft.peer_id)
@@ -277,9 +292,9 @@ class Recorder:
         agent.windows.note(stamped.seq, stamped.data)
         lines, trace = [str(parent["token"]) for parent in draft.parents], draft.traceparent
         dropped = agent.lineage.open(node, lines, trace, draft.peer_id, now, draft.depth, within)
-        self._inbound.pop(dropped or "", None)
-        self._inbound[node.jti] = agent, source
-        self._await_outcome(stamped.seq, fields, source)
+        self.delegations.forget(dropped or "")
+        self.delegations.arrived(agent, node.jti, node.wid, draft, source, stamped)
+        self._await_outcome(stamped, fields, source, (node.jti,))
         await self._ledger.commit()
         return Receipt(stamped.seq, stamped.timestamp, draft.decision, draft.reason, node.wid, node.jti, (node.token,))
 
@@ -290,7 +305,7 @@ class Recorder:
 
     async def delegation_response(self, node: str) -> Tokens:
         """The local agent's node and one BET of each policy, for the response. Raises UsageError if it is not open."""
-        agent, _ = self._inbound.get(node, (None, None))
+        agent = self.delegations.agent_of(node)
         found = agent.lineage.response(node, self._ledger.now()) if agent is not None else None
         if agent is None or found is None:
             raise UsageError(f"no delegation with the node {node} is open")
@@ -302,9 +317,7 @@ class Recorder:
 
     def finish_delegation(self, node: str) -> None:
         """The delegation is over: later actions of the agent are not taken for its work. Unknown nodes are ignored."""
-        agent, _ = self._inbound.pop(node, (None, None))
-        if agent is not None:
-            agent.lineage.finish(node)
+        self.delegations.finish(node)
 
     async def tick(self) -> None:
         """Issue what is due; call it about once a second."""
@@ -332,8 +345,8 @@ class Recorder:
             self._state.take(fields, stamped.seq, stamped.timestamp)
         return stamped
 
-    def _await_outcome(self, seq: int, fields: Mapping[str, Any], source: object) -> None:
-        self._awaited.add(seq, fields, source)
+    def _await_outcome(self, stamped: Stamped, fields: Mapping[str, Any], source: object, of: tuple[str, ...]) -> None:
+        self._awaited.add(stamped.seq, fields, source, of, stamped.timestamp)
         self._forget_oldest()
 
     def _forget_oldest(self) -> None:
