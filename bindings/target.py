@@ -26,6 +26,9 @@ class Target:
     server, `ca` what it trusts instead of the system's. `passthrough`: its tunnels are not intercepted, so that each is
     one action and what is inside of it none.
 
+    Of an agent behind a monitor: `evidence` is where that monitor takes and gives evidence apart from requests (the
+    origin of https URLs), `monitor` its SPIFFE ID.
+
     Of MCP: `lists` "allowed" leaves in lists what the agent may use, "all" everything; `pins` is the file of the tools
     that were approved, `changed_tools` what becomes of others: "deny" or "flag".
     """
@@ -42,6 +45,8 @@ class Target:
     lists: Literal["allowed", "all"] = "allowed"
     pins: Path | None = None
     changed_tools: Literal["deny", "flag"] = "deny"
+    evidence: str | None = None
+    monitor: str | None = None
 
     @property
     def action_type(self) -> ActionType:

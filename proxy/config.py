@@ -262,6 +262,17 @@ def _ingress(table: dict[str, str]) -> Ingress:
     )
 
 
+def _origin(text: str, key: str) -> str:
+    """The origin of an https URL that has no path of its own. Raises UsageError."""
+    try:
+        url = parse_url(text)
+    except FormatError as e:
+        raise UsageError(f"{key}: {e}") from None
+    if url.scheme != "https" or url.path != "/" or url.query:
+        raise UsageError(f"{key}: expected https://host:port, found {text}")
+    return f"https://{host_text(url.host)}:{url.port}"
+
+
 def _targets(base: Path, tables: list[dict[str, Any]]) -> tuple[Target, ...]:
     """The targets. One connection has one identity, so all that share an authority must name the same files."""
     targets = tuple(_target(base, i, t) for i, t in enumerate(tables))
@@ -326,5 +337,7 @@ def _target(base: Path, index: int, table: dict[str, Any]) -> Target:
         lists=table.get("lists", "allowed"),
         pins=base / table["pins"] if "pins" in table else None,
         changed_tools=table.get("changed_tools", "deny"),
+        evidence=_origin(table["evidence"], f"target[{index}].evidence") if "evidence" in table else None,
+        monitor=spiffe_id(table["monitor"], f"target[{index}].monitor") if "monitor" in table else None,
         **files,
     )

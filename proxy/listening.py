@@ -17,7 +17,8 @@ _EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104
 class Listen:
     """Addresses as (host, port). Without `ingress` the monitor fronts no agent, without `api` it serves no log.
 
-    `orders` are taken from the SPIFFE IDs `orders_from`, and from nobody where it is not there.
+    `orders` are taken from the SPIFFE IDs `orders_from`, and from nobody where it is not there. On `evidence` other
+    monitors bring and fetch what they cannot put on requests and responses.
     """
 
     egress: tuple[str, int]
@@ -25,10 +26,12 @@ class Listen:
     api: tuple[str, int] | None
     orders: tuple[str, int] | None = None
     orders_from: tuple[str, ...] = ()
+    evidence: tuple[str, int] | None = None
 
     def named(self) -> dict[str, tuple[str, int]]:
         """All addresses that are listened on, by their keys."""
-        given = {"egress": self.egress, "ingress": self.ingress, "api": self.api, "orders": self.orders}
+        names = "egress", "ingress", "api", "orders", "evidence"
+        given = {name: getattr(self, name) for name in names}
         return {name: address for name, address in given.items() if address is not None}
 
 
@@ -39,7 +42,10 @@ def listening(document: Mapping[str, Any]) -> Listen:
     for (name, (host, port)), (other, (other_host, other_port)) in itertools.combinations(found.items(), 2):
         if port == other_port and (host == other_host or {host, other_host} & _EVERYWHERE):
             raise UsageError(f"listen.{name} and listen.{other} are both on port {port}: give each a port of its own")
+    if "evidence" in found and "ingress" not in found:
+        raise UsageError("listen.evidence is about work that comes in by listen.ingress, which is missing")
     if ("orders" in found) != ("orders" in document):
         raise UsageError("listen.orders and the section [orders] go together; one of them is missing")
     accepted = tuple(spiffe_id(text, "orders.from") for text in document.get("orders", {}).get("from", ()))
-    return Listen(found["egress"], found.get("ingress"), found.get("api"), found.get("orders"), accepted)
+    where = found["egress"], found.get("ingress"), found.get("api"), found.get("orders")
+    return Listen(*where, accepted, found.get("evidence"))
