@@ -3,7 +3,7 @@
 The lines that the mTLS peer issued, and under which a BET hangs, are the parents; there must be one. Other lines (an
 agent may have handed on what it got: lines of other issuers, and nodes of the peer that brought earlier work) are
 counted, not relied on and not verified. Every BET must be the peer's, about the parent's agent, under the parent's
-node, for us, and in time; there must be one.
+node, for us, and in time; there must be one. A checkpoint that came along must be of the log that they rest on.
 
 `examine` runs where agent traffic is parsed and holds no key. Replay needs one memory for all workers, so the recorder
 keeps it.
@@ -14,12 +14,13 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ..formats import jws
 from ..formats.canonical import digest
 from ..formats.errors import FormatError, LictorError, VerificationError
-from . import bet, ect
+from . import bet, ect, witnessed
 from .bet import Bet
 from .claims import SKEW, KeyResolver, predecessors
 from .ect import Ect
@@ -54,11 +55,12 @@ def examine(
     resolve: KeyResolver,
     accepted: Iterable[str],
     now: float,
+    checkpoint: Sequence[str] = (),
 ) -> InboundDraft:
     """Verify what came along with a delegation to `agent_id`; the draft says allow, or deny and why. Never raises.
 
     `accepted` are the ids of which one must be in every `aud` (the agent's and its monitor's). Reasons of a denial:
-    `ect_missing`, `ect_invalid`, `bet_missing`, `bet_invalid`; the recorder adds `ect_replayed`.
+    `ect_missing`, `ect_invalid`, `bet_missing`, `bet_invalid`, `checkpoint_invalid`; the recorder adds `ect_replayed`.
     """
     audience = frozenset(accepted)
     nodes, bets = split_lines(execution_context), split_lines(behavioral_evidence)
@@ -66,6 +68,7 @@ def examine(
         parents, foreign = _parents(nodes, bets, peer_id, resolve, audience, now)
         within = _within(parents)
         evidence = _evidence(bets, parents, peer_id, resolve, audience, now)
+        note = _witnessed(split_lines(checkpoint), evidence, peer_id, resolve)
     except _Refused as e:
         return InboundDraft(agent_id, peer_id, action_target, action_parameters, "deny", e.reason, str(e))
     return InboundDraft(
@@ -91,6 +94,7 @@ def examine(
         depth=_depth(parents),
         scores=_scores(parents),
         within=within,
+        checkpoint=note,
     )
 
 
@@ -164,7 +168,22 @@ def _parents(
         raise _Refused("ect_invalid", "Execution-Context: the peer's lines name different workflows")
     if len({node.jti for node in nodes}) < len(nodes):
         raise _Refused("ect_invalid", "Execution-Context: the peer's lines name one node twice")
+    _check_order(nodes)
     return nodes, len(lines) - len(nodes)
+
+
+def _check_order(nodes: Sequence[Ect]) -> None:
+    """Among the nodes that came along none is its own ancestor, and none is older than its predecessor."""
+    known = {node.jti: node for node in nodes}
+    for node in nodes:
+        for parent in (known[jti] for jti in node.parents if jti in known):
+            if parent.iat > node.iat + SKEW:
+                what = f"the node {node.jti} is {parent.iat - node.iat} s older than its predecessor {parent.jti}"
+                raise _Refused("ect_invalid", f"Execution-Context: {what}")
+    try:
+        TopologicalSorter({node.jti: node.parents for node in nodes}).prepare()
+    except CycleError as e:
+        raise _Refused("ect_invalid", f"Execution-Context: the node {e.args[1][0]} is its own ancestor") from None
 
 
 def _of_peer(lines: Sequence[str], bets: Sequence[str], peer_id: str) -> list[str]:
@@ -203,6 +222,19 @@ def _evidence(
     except (VerificationError, FormatError) as e:
         raise _Refused("bet_invalid", f"Behavioral-Evidence: {e}") from None
     return found
+
+
+def _witnessed(lines: Sequence[str], evidence: Sequence[Bet], peer_id: str, resolve: KeyResolver) -> str:
+    """The checkpoint that came along with the evidence; at most one, and like the evidence it must be the peer's."""
+    if not lines:
+        return ""
+    if len(lines) > 1:
+        what = f"{len(lines)} {witnessed.HEADER} lines came along, expected one at most"
+        raise _Refused("checkpoint_invalid", what)
+    try:
+        return witnessed.verify_line(lines[0], evidence, peer_id, resolve)
+    except (VerificationError, FormatError) as e:
+        raise _Refused("checkpoint_invalid", f"{witnessed.HEADER}: {e}") from None
 
 
 def check_under(one: Bet, nodes: Iterable[Ect]) -> None:

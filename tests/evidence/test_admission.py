@@ -245,6 +245,25 @@ def test_one_node_twice(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
     assert ask([node.token, node.token], [evidence(signer, node)]).reason == "ect_invalid"
 
 
+@pytest.mark.parametrize(("older", "reason"), [(31, "ect_invalid"), (30, "allowed")])
+def test_a_node_and_its_predecessor_in_time(ask: Ask, signer: KeySigner, older: int, reason: str) -> None:
+    root = mint(signer)
+    node = mint(signer, parents=(root.jti,), now=NOW - older)
+    draft = ask([root.token, node.token], [evidence(signer, root), evidence(signer, node)])
+    assert draft.reason == reason
+    assert reason == "allowed" or f"the node {node.jti} is 31 s older than its predecessor {root.jti}" in draft.detail
+
+
+def test_nodes_in_a_circle(ask: Ask, signer: KeySigner, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [new_id() for _ in range(3)]
+    nodes = []
+    for n, jti in enumerate(ids):
+        monkeypatch.setattr(ect.read, "new_id", lambda jti=jti: jti)
+        nodes.append(mint(signer, parents=(ids[n - 1],)))
+    draft = ask([node.token for node in nodes], [evidence(signer, nodes[0]), *(evidence(signer, n) for n in nodes[1:])])
+    assert (draft.reason, "is its own ancestor" in draft.detail) == ("ect_invalid", True)
+
+
 def test_no_evidence(ask: Ask, node: ect.Minted) -> None:
     assert ask([node.token], []).reason == "bet_missing"
 
