@@ -7,17 +7,21 @@ from collections.abc import Iterable
 
 from mitmproxy import http
 
+from ..evidence import witnessed
 from ..evidence.entry import Receipt
 from ..formats import base64url
 
 EXECUTION_CONTEXT = "Execution-Context"
 BEHAVIORAL_EVIDENCE = "Behavioral-Evidence"
+CHECKPOINT = witnessed.HEADER
 
 
 def attach_evidence(headers: http.Headers, receipts: Iterable[Receipt]) -> None:
-    """Add the caller's nodes and BETs to a delegated request."""
+    """Add the caller's nodes and BETs to a delegated request, and who witnessed the log that they rest on."""
     for receipt in receipts:
         attach_tokens(headers, receipt.execution_context, receipt.behavioral_evidence)
+        for line in receipt.checkpoint:
+            headers.add(CHECKPOINT, line)
 
 
 def attach_tokens(headers: http.Headers, nodes: Iterable[str], bets: Iterable[str]) -> None:

@@ -15,7 +15,9 @@ from ..formats.names import host_text, parse_authority
 
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
-_ASCII_ONLY = frozenset((b"execution-context", b"behavioral-evidence", b"traceparent", b"host"))
+_ASCII_ONLY = frozenset(
+    (b"execution-context", b"behavioral-evidence", b"behavioral-evidence-checkpoint", b"traceparent", b"host")
+)
 
 
 class NameRefused(LictorError):

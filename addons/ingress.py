@@ -202,6 +202,7 @@ class Ingress:
             action_parameters=draft(flow.request, exchange, action, decision).action_parameters,
             execution_context=headers.get_all(delegate.EXECUTION_CONTEXT),
             behavioral_evidence=headers.get_all(delegate.BEHAVIORAL_EVIDENCE),
+            checkpoint=headers.get_all(delegate.CHECKPOINT),
             traceparent=headers.get("traceparent"),
             resolve=self._resolve,
             accepted=self._accepted,

@@ -34,6 +34,7 @@ NO_TRAILERS = frozenset(
     (
         b"authorization",
         b"behavioral-evidence",
+        b"behavioral-evidence-checkpoint",
         b"connection",
         b"content-encoding",
         b"content-length",

@@ -83,7 +83,8 @@ class InboundDraft:
     """A delegation to the local agent `agent_id` from the mTLS peer `peer_id`, as `admission.examine` made it.
 
     `parents` are the peer's verified nodes (`jti`, `wid`, `agent_id`, `issuer`, `iat`, `parents`, `token`), all of the
-    workflow `wid` (None if they name none); `evidence` is what the entry keeps of the verified BETs. With a `decision`
+    workflow `wid` (None if they name none); `evidence` is what the entry keeps of the verified BETs, `checkpoint` the
+    signed note that shows who witnessed the log they rest on, "" where none came along. With a `decision`
     of deny neither is recorded, `reason` is machine-readable and `detail` says it in words. `behaviors` are those that
     let it pass so far. `depth` counts the delegations of the workflow, this one included, and `scores` are the lowest
     `perf_score` by `perf_profile`, both as the peer's nodes state them. `within`: digests of bindings, group by group,
@@ -105,6 +106,7 @@ class InboundDraft:
     depth: int | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     within: Sequence[Sequence[str]] = ()
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class Receipt(NamedTuple):
     Of a delegation going out: the node and the evidence for the callee. Of a denied action: the evidence for the
     agent. Of a delegation that came in: the local agent's node; `node` names it to the recorder. Of what was denied
     only here: `detail` says in words why, or what to do instead, and `behavior` is the one that denied it (JSON).
+    `checkpoint` goes along with the evidence for a callee (`witnessed`), where the log has witnesses.
     """
 
     seq: int
@@ -141,14 +144,16 @@ class Receipt(NamedTuple):
     behavioral_evidence: tuple[str, ...] = ()
     detail: str = ""
     behavior: Mapping[str, str] | None = None
+    checkpoint: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Header lines for a response: the local agent's node and its evidence."""
+    """Header lines: an agent's node, its evidence, and who witnessed the log that this rests on (`witnessed`)."""
 
     execution_context: tuple[str, ...] = ()
     behavioral_evidence: tuple[str, ...] = ()
+    checkpoint: tuple[str, ...] = ()
 
 
 def action_fields(draft: ActionDraft, place: Place) -> dict[str, Any]:
@@ -178,6 +183,7 @@ def came_along(draft: InboundDraft) -> dict[str, Any]:
         **({} if draft.depth is None else {"depth": draft.depth}),
         **({"scores": draft.scores} if draft.scores else {}),
         **({"within": draft.within} if draft.within else {}),
+        **({"checkpoint": draft.checkpoint} if draft.checkpoint else {}),
     }
 
 

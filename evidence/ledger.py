@@ -21,6 +21,7 @@ from ..formats.errors import FormatError, LedgerError, UsageError, VerificationE
 from ..formats.jws import Signer
 from ..formats.keys import from_jwk
 from .checkpoint import CheckpointSigner, Verifier, verify_checkpoint
+from .growth import Growth
 from .merkle import TILE_HEIGHT, CompactTree, leaf_hash
 from .store import (
     MAX_ENTRY,
@@ -65,8 +66,13 @@ class Ledger:
         self._dead: LedgerError | None = None
         self._closed = False
         self._evident = False
+        self.described = ""
+        """The digest of the monitor's newest description of itself (`description`); "" while there is none."""
         self.on_bets: Callable[[], None] = lambda: None
         """Called in the event loop when BETs have become durable."""
+        self.witnessed: Callable[[], str] = str
+        """Gives the line (`witnessed`) that goes along with a BET over the log as it is now; "" while there is none."""
+        self._growing: list[Growth] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     @classmethod
@@ -166,6 +172,25 @@ class Ledger:
         self._batch.roots[self._tree.size] = self._tree.root()
         self._soon()
 
+    def checkpoint(self) -> Growth:
+        """Keep the signed checkpoint of the log as it is now, which is not empty, and follow how it grows from here."""
+        self._check_alive()
+        self._batch.roots[self._tree.size] = self._tree.root()
+        self._soon()
+        growth = Growth(self._tree.size, self._tree.edge())
+        self._growing.append(growth)
+        return growth
+
+    def follow(self, growth: Growth) -> None:
+        """Follow from here on how the log grows from an older checkpoint. Raises ValueError if it is not up to now."""
+        if growth.size != self._tree.size:
+            raise ValueError(f"the log has {self._tree.size} entries, this goes as far as {growth.size}")
+        self._growing.append(growth)
+
+    def forget(self, growth: Growth) -> None:
+        """Follow it no longer."""
+        self._growing = [one for one in self._growing if one is not growth]
+
     def put_checkpoint(self, row: CheckpointRow) -> None:
         """Keep a checkpoint with its cosignatures, instead of the same with fewer."""
         self._check_alive()
@@ -185,7 +210,7 @@ class Ledger:
         self._soon()
 
     def put_document(self, kind: DocumentKind, id: str, document: Mapping[str, Any]) -> None:
-        """Keep what a verifier needs besides the log: an evidence JWK under its kid, a binding under its digest."""
+        """Keep what is needed besides the log (see `DocumentRow`)."""
         self._check_alive()
         self._batch.documents.append(DocumentRow(kind, id, canonical(document)))
         self._soon()
@@ -266,6 +291,9 @@ class Ledger:
             if not (seq + 1) % TILE:
                 self._batch.subtrees += [SubtreeRow(*subtree) for subtree in self._tree.completes(leaf)]
             self._tree.append(leaf)
+        for growth in self._growing:
+            for one in stamped:
+                growth.append(one.leaf)
         self._batch.entries += stamped
 
     def _soon(self) -> None:

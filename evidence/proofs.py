@@ -6,6 +6,7 @@ of tiles for each of its two edges, and no entry.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from .merkle import EMPTY_ROOT, TILE_HEIGHT, node_hash
@@ -41,16 +42,25 @@ def consistency_proof(source: Hashes, old_size: int, size: int) -> list[bytes]:
 
 def range_root(source: Hashes, part: Range) -> bytes:
     """The Merkle Tree Hash of the leaves `part` (half-open), which begins where a subtree of its height does."""
-    begin, end = part
-    roots = []
-    while begin < end:
-        height = (end - begin).bit_length() - 1
-        roots.append(_perfect(source, height, begin >> height))
-        begin += 1 << height
+    roots = list(_perfect_subtrees(source, part))
     hashed = roots.pop()
     while roots:
         hashed = node_hash(roots.pop(), hashed)
     return hashed
+
+
+def range_edge(source: Hashes, part: Range) -> bytes:
+    """The right edge (`CompactTree.edge`) of the tree over the leaves `part`, which begins as for `range_root`."""
+    return b"".join(_perfect_subtrees(source, part))
+
+
+def _perfect_subtrees(source: Hashes, part: Range) -> Iterator[bytes]:
+    """The roots of the largest perfect subtrees, from the left."""
+    begin, end = part
+    while begin < end:
+        height = (end - begin).bit_length() - 1
+        yield _perfect(source, height, begin >> height)
+        begin += 1 << height
 
 
 def _perfect(source: Hashes, height: int, index: int) -> bytes:

@@ -139,15 +139,16 @@ class Recorder:
         if goes_out:
             self._await_outcome(stamped._replace(seq=seq), fields, source, place.of)
         bets: tuple[str, ...] = ()
+        witnessed: tuple[str, ...] = ()
         if node is not None:
-            bets = self._agents.issue(agent.windows.open, place, "delegation", tuple(draft.audience))
+            bets, witnessed = self._evidence(agent, place, draft)
         elif not resolution.allows:
             about = refused(seq, draft.action_target, resolution.reason)
             bets = self._agents.issue(violated, place, "violation", (draft.agent_id,), about)
         await self._ledger.commit()
         nodes = (node.token,) if node is not None else ()
         where = seq, stamped.timestamp, fields["decision"], resolution.reason, place.wid, place.node
-        return Receipt(*where, nodes, bets, resolution.hint, resolution.behavior or held.behavior)
+        return Receipt(*where, nodes, bets, resolution.hint, resolution.behavior or held.behavior, witnessed)
 
     def _enter(
         self, agent: Agent, fields: Mapping[str, Any], disclosures: Iterable[str] = ()
@@ -171,8 +172,9 @@ class Recorder:
         if draft.decision != "deny":
             self._await_outcome(stamped, fields, source, place.of)
         bets: tuple[str, ...] = ()
+        witnessed: tuple[str, ...] = ()
         if node is not None:
-            bets = self._agents.issue(agent.windows.open, place, "delegation", tuple(draft.audience))
+            bets, witnessed = self._evidence(agent, place, draft)
         elif violated:
             about = refused(stamped.seq, draft.action_target, draft.reason) if draft.decision == "deny" else None
             bets = self._agents.issue(violated, place, "violation", (draft.agent_id,), about)
@@ -188,7 +190,14 @@ class Recorder:
             bets,
             judged.hint,
             judged.behavior,
+            witnessed,
         )
+
+    def _evidence(self, agent: Agent, place: Place, draft: ActionDraft) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What goes along with a delegation: BETs up to the decision, and who witnessed the log that they rest on."""
+        bets = self._agents.issue(agent.windows.open, place, "delegation", tuple(draft.audience))
+        line = self._ledger.witnessed()
+        return bets, (line,) if line else ()
 
     def withdraw(self, seq: int, reason: str, source: object) -> None:
         """Nobody waits for the held action any more, says the `source` that it came from; it is denied."""
