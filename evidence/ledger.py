@@ -101,6 +101,11 @@ class Ledger:
         return self._store.durability
 
     @property
+    def key_id(self) -> bytes:
+        """The id of the key that signs the checkpoints."""
+        return self._signer.verifier.key_id()
+
+    @property
     def size(self) -> int:
         """How many entries were added, durable or not yet."""
         return self._tree.size

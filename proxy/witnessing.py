@@ -1,8 +1,10 @@
 """Collects witnesses' cosignatures under this log's checkpoints (c2sp.org/tlog-witness, the log's side).
 
 In each round all witnesses are asked about one checkpoint, the log's end, so that their cosignatures stand under the
-same. A witness that cannot be reached is asked again after a while that doubles; one that says that the log does not
-continue what it signed before is an alarm: this log, or the witness's memory, was changed.
+same; again now and then where it does not grow, so that they are never old. The newest with a quorum of them goes along
+with delegations (`evidence.witnessed`). A witness that cannot be reached is asked again after a while that doubles; one
+that says that the log does not continue what it signed before is an alarm: this log, or the witness's memory, was
+changed.
 """
 
 from __future__ import annotations
@@ -17,14 +19,16 @@ from typing import Any
 
 import aiohttp
 
+from ..evidence.growth import Growth
 from ..evidence.ledger import Ledger
 from ..evidence.proofs import consistency_proof
 from ..evidence.sqlite_store import SqliteReader
-from ..evidence.store import CheckpointRow, Head
+from ..evidence.store import CheckpointRow
 from ..evidence.witness import SIZE_TYPE, AddCheckpoint
+from ..evidence.witnessed import MAX_LINE, WitnessedLine
 from ..formats.cosignature import cosigners
 from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
-from ..formats.signed_note import parse_note, parse_signature
+from ..formats.signed_note import Note, parse_note, parse_signature
 from .config import Config, WitnessSettings
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,8 @@ log = logging.getLogger(__name__)
 ANSWER_S = 10.0
 LAST_ROUND_S = 3.0
 BACK_OFF_S = 300.0
+FRESH_S = 60.0
+"""A witness is asked to sign the end of a log that does not grow again when its cosignature is so old."""
 MAX_ANSWER = 64 * 1024
 _SIZE_DIGITS = 16
 
@@ -48,6 +54,7 @@ class _Peer:
     context: ssl.SSLContext | bool
     size: int = 0
     cosigned: int = 0
+    signed_at: float = 0.0
     failures: int = 0
     due: float = 0.0
     problem: str = ""
@@ -64,8 +71,13 @@ class Witnessing:
         self._reader = SqliteReader(config.ledger.path)
         self._reading = asyncio.Lock()
         self._peers = [_Peer(settings, _context(settings)) for settings in config.witnessing.witnesses]
+        self._quorum = config.witnessing.quorum
         self._note, self._size = "", 0
         self._lines: dict[str, str] = {}
+        self._growth: Growth | None = None
+        """How the log grows from the checkpoint of this round."""
+        self._shown: tuple[Note, str, Growth] | None = None
+        """The newest checkpoint with its quorum, and how the log has grown since."""
         self._session: aiohttp.ClientSession | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -110,29 +122,63 @@ class Witnessing:
             await asyncio.sleep(self._interval)
 
     async def round(self) -> None:
-        """Ask every witness that is due and has not signed the log's end yet. Raises LedgerError."""
+        """Ask every witness that is due and has not signed the log's end, or not lately. Raises LedgerError."""
         async with self._reading:
-            head = await asyncio.to_thread(self._reader.head)
-            if head is None or not head.size:
-                return
-            await self._take_up(head)
+            if self._shown is None:
+                await self._resume()
+            if self._ledger.size != self._size:
+                await self._take_up()
         now = time.monotonic()
-        due = [peer for peer in self._peers if peer.cosigned < self._size and peer.due <= now]
+        due = [peer for peer in self._peers if self._is_wanted(peer, now) and peer.due <= now]
         await asyncio.gather(*(self._ask(peer) for peer in due))
 
-    async def _take_up(self, head: Head) -> None:
+    def _is_wanted(self, peer: _Peer, now: float) -> bool:
+        return peer.cosigned < self._size or (self._size > 0 and now - peer.signed_at >= FRESH_S)
+
+    async def _resume(self) -> None:
+        """Take up the newest checkpoint that had its quorum when the monitor ended."""
+        await self._ledger.commit()
+        head = self._reader.head()
+        kept = next((row for row in self._reader.cosigned() if row.cosignatures >= self._quorum), None)
+        if kept is not None and head is not None and head.size == self._ledger.size:
+            growth = Growth.of(self._reader, kept.size, head.size)
+            self._ledger.follow(growth)
+            self._show(kept.note, growth)
+
+    async def _take_up(self) -> None:
         """Make the log's end the checkpoint of this round, with what was signed of it before.
 
         After a start every witness is asked again all the same: it may have signed a longer log than this one.
         """
-        if head.size == self._size:
-            return
-        kept = await asyncio.to_thread(self._reader.checkpoint, head.size)
-        self._size, self._note, self._lines = head.size, head.checkpoint, {}
-        if kept is not None:
-            note, witnesses = parse_note(kept.note), [peer.settings.witness for peer in self._peers]
-            cosigners(note, witnesses)
-            self._lines = {w.name: line.text() for line in note.signatures for w in witnesses if w.signed(line)}
+        growth = self._ledger.checkpoint()
+        await self._ledger.commit()
+        kept = await asyncio.to_thread(self._reader.checkpoint, growth.old)
+        assert kept is not None
+        note, witnesses = parse_note(kept.note), [peer.settings.witness for peer in self._peers]
+        cosigners(note, witnesses)
+        if self._growth is not None and (self._shown is None or self._growth is not self._shown[2]):
+            self._ledger.forget(self._growth)
+        self._size, self._growth = growth.old, growth
+        self._lines = {w.name: line.text() for line in note.signatures for w in witnesses if w.signed(line)}
+        self._note = (
+            note.text + "\n" + "".join(s.text() for s in note.signatures if s.text() not in self._lines.values())
+        )
+
+    def _show(self, note: str, growth: Growth) -> None:
+        """From now on this checkpoint goes along with delegations."""
+        if self._shown is not None and self._shown[2] is not growth:
+            self._ledger.forget(self._shown[2])
+        self._shown = parse_note(note), note, growth
+        self._ledger.witnessed = self._line
+
+    def _line(self) -> str:
+        """What goes along with a BET over the log as it is now; "" where it would not be relied on."""
+        assert self._shown is not None
+        note, text, growth = self._shown
+        if all(one.key_id != self._ledger.key_id for one in note.signatures):
+            return ""  # signed before the key was exchanged
+        line = WitnessedLine(text, growth.size, tuple(growth.proof())).text()
+        return line if len(line) <= MAX_LINE else ""
 
     async def _ask(self, peer: _Peer) -> None:
         name = peer.settings.witness.name
@@ -144,10 +190,14 @@ class Witnessing:
         if peer.problem:
             log.warning("the witness %s signs again", name)
         peer.cosigned = peer.size = self._size
-        peer.failures, peer.problem, peer.refused = 0, "", False
+        peer.failures, peer.problem, peer.refused, peer.signed_at = 0, "", False, time.monotonic()
+        more = name not in self._lines
         self._lines[name] = line
         note = self._note + "".join(self._lines.values())
-        self._ledger.put_checkpoint(CheckpointRow(self._size, note, len(self._lines)))
+        if more:
+            self._ledger.put_checkpoint(CheckpointRow(self._size, note, len(self._lines)))
+        if len(self._lines) >= self._quorum and self._growth is not None:
+            self._show(note, self._growth)
 
     def _failed(self, peer: _Peer, error: Exception) -> None:
         problem = str(error) or type(error).__name__
