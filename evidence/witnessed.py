@@ -26,7 +26,7 @@ from .claims import KeyResolver
 from .merkle import verify_consistency
 
 HEADER = "Behavioral-Evidence-Checkpoint"
-MAX_LINE = 6144
+MAX_LINE = 7168
 """Octets: fifteen cosignatures and a proof for a log of any size; servers commonly take lines of 8 KiB."""
 _LINE = re.compile(r":([A-Za-z0-9+/=]+):;size=([1-9][0-9]{0,15});proof=:([A-Za-z0-9+/=]*):", re.ASCII)
 

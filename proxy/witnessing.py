@@ -156,22 +156,21 @@ class Witnessing:
         assert kept is not None
         note, witnesses = parse_note(kept.note), [peer.settings.witness for peer in self._peers]
         cosigners(note, witnesses)
+        own = [line for line in note.signatures if not any(w.signed(line) for w in witnesses)]
         if self._growth is not None and (self._shown is None or self._growth is not self._shown[2]):
             self._ledger.forget(self._growth)
         self._size, self._growth = growth.old, growth
+        self._note = f"{note.text}\n{''.join(line.text() for line in own)}"
         self._lines = {w.name: line.text() for line in note.signatures for w in witnesses if w.signed(line)}
-        self._note = (
-            note.text + "\n" + "".join(s.text() for s in note.signatures if s.text() not in self._lines.values())
-        )
 
     def _show(self, note: str, growth: Growth) -> None:
         """From now on this checkpoint goes along with delegations."""
         if self._shown is not None and self._shown[2] is not growth:
             self._ledger.forget(self._shown[2])
         self._shown = parse_note(note), note, growth
-        self._ledger.witnessed = self._line
+        self._ledger.witnessed = self._along
 
-    def _line(self) -> str:
+    def _along(self) -> str:
         """What goes along with a BET over the log as it is now; "" where it would not be relied on."""
         assert self._shown is not None
         note, text, growth = self._shown
