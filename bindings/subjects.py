@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from ..formats.errors import FormatError, UsageError
 from ..formats.spiffe import SpiffeId
+from .model import Binding
 
 
 def check_subject(pattern: str) -> str:
@@ -23,3 +27,9 @@ def applies_to(subjects: tuple[str, ...], agent_id: str) -> bool:
     return not subjects or any(
         agent_id.startswith(subject[:-1]) if subject.endswith("/*") else agent_id == subject for subject in subjects
     )
+
+
+def for_agents_of(trust_domain: str, bindings: Iterable[Binding]) -> tuple[Binding, ...]:
+    """Bindings without subjects, for every agent of this trust domain only: those of another must be named."""
+    everybody = (f"spiffe://{trust_domain}/*",)
+    return tuple(binding if binding.subjects else replace(binding, subjects=everybody) for binding in bindings)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..formats.spiffe import SpiffeId
 from .model import ActionType
 
 Kind = Literal["tool", "data_source", "model", "agent"]
@@ -47,6 +48,11 @@ class Target:
     changed_tools: Literal["deny", "flag"] = "deny"
     evidence: str | None = None
     monitor: str | None = None
+
+    @property
+    def trust_domain(self) -> str | None:
+        """That of the agent behind it."""
+        return SpiffeId.parse(self.agent_id).trust_domain if self.agent_id is not None else None
 
     @property
     def action_type(self) -> ActionType:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
-from cryptography import x509
 
 from ..formats.errors import LedgerError, UsageError, VerificationError
-from .contexts import listener_context
-from .identity import peer_identity
+from .contexts import listener_context, trust_partners
+from .identities import Identities
+from .partners import Federated, Partners
 from .revocation import RevocationList
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,10 @@ CALLER = web.RequestKey("caller", str)
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """What a listener shows and whom it lets in: PEM files, and the trust domain of callers. `name` is for messages."""
+    """What a listener shows and whom it lets in: PEM files, and the trust domain of callers. `name` is for messages.
+
+    Callers of the trust domains of `partners` are let in too.
+    """
 
     name: str
     cert: Path
@@ -41,6 +44,11 @@ class Listener:
     ca: Path
     crl: Path
     trust_domain: str
+    partners: tuple[Federated, ...] = ()
+
+    def partners_of(self, revoked: RevocationList) -> Partners | None:
+        """Raises UsageError or VerificationError for a bundle that cannot be taken."""
+        return Partners(revoked.ca, self.partners) if self.partners else None
 
 
 class Callers:
@@ -49,7 +57,9 @@ class Callers:
     def __init__(self, listener: Listener, max_body: int) -> None:
         """Raises VerificationError for the revocation list."""
         self._listener = listener
-        self._revoked = RevocationList(listener.crl, listener.ca.read_bytes())
+        revoked = RevocationList(listener.crl, listener.ca.read_bytes())
+        self._partners = listener.partners_of(revoked)
+        self._identities = Identities(listener.trust_domain, revoked, self._partners)
         self.app = web.Application(middlewares=[self._guarded], client_max_size=max_body)
         self._runner = web.AppRunner(self.app, access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=1.0)
         self._server: asyncio.Server | None = None
@@ -57,6 +67,8 @@ class Callers:
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises UsageError if that cannot be."""
         context = listener_context(self._listener.cert, self._listener.key, self._listener.ca)
+        if self._partners is not None:
+            trust_partners(context, self._partners)
         await self._runner.setup()
         try:
             self._server = await asyncio.get_running_loop().create_server(
@@ -95,11 +107,7 @@ class Callers:
         der = session.getpeercert(binary_form=True) if session else None
         if der is None:
             raise VerificationError("a client certificate of the trust domain is required")
-        identity = peer_identity(der, self._listener.trust_domain, datetime.datetime.now(datetime.UTC))
-        self._revoked.refresh()
-        if self._revoked.is_revoked(x509.load_der_x509_certificate(der).serial_number):
-            raise VerificationError("the client certificate is revoked")
-        return str(identity)
+        return self._identities.client(der, datetime.datetime.now(datetime.UTC)).spiffe_id
 
 
 class _Full(asyncio.Protocol):

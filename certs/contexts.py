@@ -1,4 +1,4 @@
-"""TLS contexts: TLS 1.3 only, both sides verified, one trust anchor, OpenSSL's strict rules."""
+"""TLS contexts: TLS 1.3 only, both sides verified, OpenSSL's strict rules, our root alone or those of partners too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ..formats.errors import UsageError
 from ..formats.keys import read_private
+from .bundle import Bundle
+from .partners import Partners
 
 
 def listener_context(cert: Path, key: Path, ca: Path) -> ssl.SSLContext:
@@ -41,3 +43,17 @@ def _prepare(context: ssl.SSLContext, cert: Path, key: Path, ca: Path) -> ssl.SS
     except OSError as e:
         raise UsageError(f"the CA certificate {ca} cannot be used: {e.strerror or e}") from None
     return context
+
+
+def trust_partners(context: ssl.SSLContext, partners: Partners) -> None:
+    """Complete handshakes with what partners' CAs have signed too, by the bundles that are in force at that time.
+
+    A context cannot forget a CA, nor hold one to its own trust domain: look at who it is with `Identities`, always.
+    """
+
+    def take(bundle: Bundle) -> None:
+        context.load_verify_locations(cadata=bundle.ca_pem.decode())
+
+    partners.follow(take)
+    if context.verify_mode is ssl.CERT_REQUIRED and context.protocol is ssl.PROTOCOL_TLS_SERVER:
+        context.sni_callback = lambda session, name, of: partners.refresh()

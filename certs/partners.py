@@ -6,7 +6,7 @@ Each is believed about itself alone: a certificate of theirs that names this dom
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +16,7 @@ from cryptography import x509
 
 from ..formats.errors import FormatError, UsageError, VerificationError
 from ..formats.jws import PublicKey
-from ..formats.spiffe import SpiffeId, parse_trust_domain
+from ..formats.spiffe import parse_trust_domain
 from ..formats.watched import Watched
 from .anchors import check_apart, trust_domain_of
 from .bundle import Bundle, read_bundle
@@ -60,12 +60,11 @@ class Partners:
         self,
         own_ca: x509.Certificate,
         tables: Iterable[Federated],
-        taken: Callable[[Bundle], None] = lambda bundle: None,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
-        """`taken` is told of every bundle that comes into force. Raises UsageError or VerificationError."""
+        """Raises UsageError or VerificationError for a bundle that cannot be taken; one may be out of date."""
         self._own_ca = own_ca
-        self._taken = taken
+        self._followers: list[Callable[[Bundle], None]] = []
         self._clock = clock
         self._watched: dict[str, Watched[Bundle]] = {}
         for table in tables:
@@ -73,7 +72,6 @@ class Partners:
             files = partial(lambda path: (path,), table.bundle)
             self._watched[table.trust_domain] = Watched(f"the trust bundle {table.bundle}", files, load)
         for name, watched in self._watched.items():
-            taken(watched.current)
             try:
                 watched.current.check_current(clock())
             except VerificationError as e:
@@ -100,15 +98,19 @@ class Partners:
     def __contains__(self, trust_domain: str) -> bool:
         return trust_domain in self._watched
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._watched)
+    def follow(self, take: Callable[[Bundle], None]) -> None:
+        """Have `take` called with every bundle in force, now and when another comes."""
+        self._followers.append(take)
+        for watched in self._watched.values():
+            take(watched.current)
 
     def refresh(self) -> None:
         """Take bundles whose files changed. What cannot be taken is logged, once, and changes nothing. Never raises."""
         for watched in self._watched.values():
             if watched.poll():
                 log.warning("took a new trust bundle of %s", watched.current.trust_domain)
-                self._taken(watched.current)
+                for take in self._followers:
+                    take(watched.current)
 
     def bundle(self, trust_domain: str) -> Bundle:
         """What may be relied on now. Raises VerificationError if it is no partner's, or its bundle is out of date."""
@@ -118,10 +120,16 @@ class Partners:
         watched.current.check_current(self._clock())
         return watched.current
 
+    def state(self, trust_domain: str) -> tuple[int, bool]:
+        """What changes when another bundle is taken or one runs out."""
+        bundle = self._watched[trust_domain].current
+        return id(bundle), bundle.revoked.is_current(self._clock())
+
+    def speaks_for(self, spiffe_id: str) -> bool:
+        """Whether this is a SPIFFE ID of a partner."""
+        return spiffe_id.removeprefix("spiffe://").partition("/")[0] in self._watched
+
     def resolve(self, kid: str, iss: str, at: float | None = None) -> PublicKey:
         """The evidence key `kid` of a partner's monitor. Raises VerificationError (see `EvidenceKeys.resolve`)."""
-        try:
-            name = SpiffeId.parse(iss).trust_domain
-        except FormatError as e:
-            raise VerificationError(f"the issuer of an evidence key is {e}") from None
-        return self.bundle(name).evidence.resolve(kid, iss, at)
+        self.refresh()
+        return self.bundle(iss.removeprefix("spiffe://").partition("/")[0]).evidence.resolve(kid, iss, at)

@@ -23,6 +23,7 @@ from ..bindings.handed import Handed
 from ..bindings.model import Action, ActionType, Binding, Decision
 from ..bindings.policy import Policy
 from ..bindings.registry import load_directory, read
+from ..bindings.subjects import for_agents_of
 from ..certs.domain import TrustDomain
 from ..evidence.sqlite_store import SqliteReader
 from ..formats import strict_json
@@ -96,7 +97,8 @@ def command(
     settings = load(config)
     agent_id, refused = _agent(settings, agent)
     given = settings.bindings
-    bindings = load_directory(given.directory, read_signers(given.signers), given.allow_unsigned)
+    loaded = load_directory(given.directory, read_signers(given.signers), given.allow_unsigned)
+    bindings = for_agents_of(given.trust_domain, loaded)
     policy = Policy(bindings, settings.catalog())
     found = refused or _actions(settings, policy, agent_id, asked)
     connect = None if isinstance(found, Refused) else _connect(policy, agent_id, asked)

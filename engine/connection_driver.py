@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, cast
 
-from mitmproxy.connection import Client, Connection, ConnectionState
+from mitmproxy.connection import Client, Connection, ConnectionState, Server
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.utils import human
 
@@ -195,6 +195,12 @@ class ConnectionDriver:
             if peer.transport is not None:
                 peer.transport.abort()
             self._close(peer)
+
+    def close_servers(self, unwanted: Callable[[Server], bool]) -> None:
+        """Close the connections to these servers."""
+        for peer in list(self.peers.values()):
+            if isinstance(peer.connection, Server) and unwanted(peer.connection):
+                self._close(peer)
 
     # Commands: from the layers to sockets and hooks
 

@@ -169,6 +169,11 @@ class Engine:
         if driver is not None:
             driver.cut()
 
+    def look_at_servers(self) -> None:
+        """Close the connections to servers that would not be accepted any more. What is under way there fails."""
+        for driver in list(self._drivers.values()):
+            driver.close_servers(lambda server: not self._upstream_tls.still_accepted(server))
+
     def is_own_address(self, host: str, port: int) -> bool:
         """Whether a connection to this address would come back to one of our listeners."""
         return any(
@@ -201,6 +206,7 @@ class Engine:
     def _make_master(self) -> master.Master:
         require_interception_ca(self._options.confdir)
         certs.CertStore.STORE_CAP = MINTED_HOSTS_MAX
+        self._upstream_tls = UpstreamTls(self._options.upstream_ca, self._options.upstream)
         made = master.Master(options.Options(confdir=str(self._options.confdir)))
         made._legacy_log_events.uninstall()  # it would wake the loop for every log record
         made.addons.add(
@@ -209,7 +215,7 @@ class Engine:
             disable_h2c.DisableH2C(),
             proxyserver.Proxyserver(),
             ProtocolLayers(),
-            UpstreamTls(self._options.upstream_ca, self._options.upstream),
+            self._upstream_tls,
         )
         made.options.update(
             **REQUIRED_OPTIONS,

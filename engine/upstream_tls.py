@@ -8,17 +8,22 @@ agent that offers it, and with a server only on behalf of such an agent.
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import certifi
+from cryptography.hazmat.primitives.serialization import Encoding
 from mitmproxy import connection, tls
 from mitmproxy.addons import tlsconfig
 from OpenSSL import SSL
+from OpenSSL.crypto import X509
 
-from ..formats.errors import UsageError
+from ..formats.errors import LictorError, UsageError
+
+log = logging.getLogger(__name__)
 
 HTTP1 = (b"http/1.1",)
 HTTP2 = (b"h2", b"http/1.1")
@@ -27,11 +32,15 @@ CONTEXTS_MAX = 256
 
 @dataclass(frozen=True, slots=True)
 class UpstreamIdentity:
-    """How one authority is met, in PEM files. `ca` replaces the default roots."""
+    """How one authority is met, in PEM files. `ca` replaces the default roots.
+
+    `accept` looks at the server's own certificate (DER) besides: it raises LictorError for one that will not do.
+    """
 
     ca: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
+    accept: Callable[[bytes], None] | None = None
 
 
 UpstreamLookup = Callable[[str, int], UpstreamIdentity | None]
@@ -46,7 +55,7 @@ class UpstreamTls(tlsconfig.TlsConfig):
     def __init__(self, default_ca: Path | None, lookup: UpstreamLookup) -> None:
         self._default_ca = default_ca or Path(certifi.where())
         self._lookup = lookup
-        self._contexts: dict[tuple[tuple[Path, int, int] | None, ...], SSL.Context] = {}
+        self._contexts: dict[object, SSL.Context] = {}
 
     def tls_clienthello(self, tls_clienthello: tls.ClientHelloData) -> None:
         """The agent's handshake never waits for a server: nothing goes upstream before the first request is judged."""
@@ -86,14 +95,24 @@ class UpstreamTls(tlsconfig.TlsConfig):
             UsageError: a file is missing or is not what it should be.
         """
         files = (identity.ca or self._default_ca, identity.client_cert, identity.client_key)
-        key = tuple(_stamp(path) for path in files)
+        key = (*(_stamp(path) for path in files), identity.accept)
         found = self._contexts.get(key)
         if found is None:
-            found = upstream_context(*files)
+            found = upstream_context(*files, identity.accept)
             if len(self._contexts) >= CONTEXTS_MAX:
                 self._contexts.pop(next(iter(self._contexts)))
             self._contexts[key] = found
         return found
+
+    def still_accepted(self, server: connection.Server) -> bool:
+        """Whether a server that is connected to would be connected to now."""
+        if not server.certificate_list or server.address is None:
+            return True
+        identity = self._lookup(server.sni or server.address[0], server.address[1])
+        if identity is None or identity.accept is None:
+            return True
+        leaf = server.certificate_list[0].to_cryptography()
+        return _accepts(identity.accept, leaf.public_bytes(Encoding.DER))
 
 
 def offered(client: connection.Client) -> tuple[bytes, ...]:
@@ -101,8 +120,10 @@ def offered(client: connection.Client) -> tuple[bytes, ...]:
     return HTTP2 if client.alpn == b"h2" else HTTP1
 
 
-def upstream_context(ca: Path, client_cert: Path | None, client_key: Path | None) -> SSL.Context:
-    """A client context that verifies.
+def upstream_context(
+    ca: Path, client_cert: Path | None, client_key: Path | None, accept: Callable[[bytes], None] | None = None
+) -> SSL.Context:
+    """A client context that verifies; the handshake fails where `accept` does.
 
     Raises:
         UsageError: a file is missing or is not what it should be; the text names the files.
@@ -110,7 +131,7 @@ def upstream_context(ca: Path, client_cert: Path | None, client_key: Path | None
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_options(SSL.OP_NO_COMPRESSION)
-    context.set_verify(SSL.VERIFY_PEER)
+    context.set_verify(SSL.VERIFY_PEER, _leaf_check(accept) if accept is not None else None)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     try:
         context.load_verify_locations(str(ca))
@@ -125,6 +146,24 @@ def upstream_context(ca: Path, client_cert: Path | None, client_key: Path | None
         except SSL.Error as error:
             raise UsageError(f"{client_cert}, {key}: expected a PEM certificate and its private key") from error
     return context
+
+
+def _leaf_check(accept: Callable[[bytes], None]) -> Callable[[SSL.Connection, X509, int, int, int], bool]:
+    def check(_: SSL.Connection, certificate: X509, error: int, depth: int, good: int) -> bool:
+        if not good or depth:
+            return bool(good)
+        return _accepts(accept, certificate.to_cryptography().public_bytes(Encoding.DER))
+
+    return check
+
+
+def _accepts(accept: Callable[[bytes], None], der: bytes) -> bool:
+    try:
+        accept(der)
+    except LictorError as error:
+        log.warning("a server is refused: %s", error)
+        return False
+    return True
 
 
 def _stamp(path: Path | None) -> tuple[Path, int, int] | None:

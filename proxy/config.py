@@ -11,12 +11,17 @@ from ..bindings.extensions import Extension, load_extensions
 from ..bindings.target import Target
 from ..certs.callers import Listener
 from ..certs.domain import TrustDomain
+from ..certs.partners import Federated, federated
 from ..evidence.store import Durability
+from ..formats.canonical import digest
 from ..formats.cosignature import CheckpointPolicy, Witness
 from ..formats.errors import FormatError, UsageError
 from ..formats.names import host_text, parse_url
 from ..formats.settings import read_settings, schema_of, spiffe_id
 from .listening import Listen, listening
+
+FOR_PARTNERS = ("evidence",)
+"""Listeners, besides that for ingress, where the monitors of partners call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +62,15 @@ class Interception:
 
 @dataclass(frozen=True, slots=True)
 class BindingSettings:
-    """Where bindings lie and which public keys (JWK files) may have signed them."""
+    """Where bindings lie and which public keys (JWK files) may have signed them.
+
+    Without subjects they are for the agents of `trust_domain`.
+    """
 
     directory: Path
     signers: tuple[Path, ...]
     allow_unsigned: bool
+    trust_domain: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +156,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole configuration of one monitor."""
+    """The whole configuration of one monitor. `digest` is over the canonical JSON of the file's settings."""
 
     path: Path
+    digest: str
     monitor: Monitor
     listen: Listen
     ingress: Ingress | None
     identity: Identity
+    federation: tuple[Federated, ...]
     interception: Interception
     targets: tuple[Target, ...]
     bindings: BindingSettings
@@ -174,7 +185,8 @@ class Config:
         """What the listener on the address `listen.<name>` shows and whom it lets in."""
         files, trust = self.monitor_dir, self.identity.trust
         pem = files / "cert.pem", files / "key.pem", trust / "identity-ca.pem", trust / "crl.pem"
-        return Listener(f"listen.{name}", *pem, self.monitor.trust_domain)
+        partners = self.federation if name in FOR_PARTNERS else ()
+        return Listener(f"listen.{name}", *pem, self.monitor.trust_domain, partners)
 
     def catalog(self) -> Catalog:
         """Raises UsageError for a pattern that is not one."""
@@ -197,6 +209,7 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
     trust = (base / document["identity"]["trust"]).absolute()
     trust_domain = TrustDomain.open(trust).name
     monitor = Monitor(document["monitor"]["name"], trust_domain, document["monitor"].get("workers", 1))
+    federation = federated(base, document.get("federation", []), trust_domain)
     listen = document["listen"]
     ingress = document.get("ingress")
     if ("ingress" in listen) != (ingress is not None):
@@ -208,16 +221,19 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
     extensions = load_extensions(document.get("extensions", {}))  # before anything that may speak of them
     return Config(
         path=path,
+        digest=digest(document),
         monitor=monitor,
         listen=listening(document),
         ingress=_ingress(ingress) if ingress else None,
         identity=Identity(trust),
+        federation=federation,
         interception=Interception(base / upstream_ca if upstream_ca else None),
-        targets=_targets(base, document.get("target", [])),
+        targets=_targets(base, document.get("target", []), {trust_domain, *(one.trust_domain for one in federation)}),
         bindings=BindingSettings(
             directory=base / bindings["directory"],
             signers=tuple(base / p for p in bindings.get("signers", [str(trust / "operator.jwk")])),
             allow_unsigned=bindings.get("allow_unsigned", False),
+            trust_domain=trust_domain,
         ),
         ledger=LedgerSettings(base / document["ledger"]["path"], document["ledger"].get("durability", "commit")),
         evidence=EvidenceSettings(
@@ -273,18 +289,25 @@ def _origin(text: str, key: str) -> str:
     return f"https://{host_text(url.host)}:{url.port}"
 
 
-def _targets(base: Path, tables: list[dict[str, Any]]) -> tuple[Target, ...]:
+def _targets(base: Path, tables: list[dict[str, Any]], domains: set[str]) -> tuple[Target, ...]:
     """The targets. One connection has one identity, so all that share an authority must name the same files."""
     targets = tuple(_target(base, i, t) for i, t in enumerate(tables))
+    for index, target in enumerate(targets):
+        domain = target.trust_domain
+        if domain is not None and domain not in domains and target.ca is None:
+            raise UsageError(
+                f"target[{index}].agent is of the trust domain {domain}, whose CA is not known: name its trust bundle "
+                "in [[federation]], or a ca here"
+            )
     seen: dict[str, tuple[int, object]] = {}
     for index, target in enumerate(targets):
-        identity = (target.ca, target.client_cert, target.client_key, target.agent_id is not None)
+        identity = (target.ca, target.client_cert, target.client_key, target.trust_domain, target.monitor)
         for authority in {pattern.split("/")[2] for pattern in target.match if pattern.count("/") > 2}:
             other, named = seen.setdefault(authority, (index, identity))
             if named != identity:
                 raise UsageError(
-                    f"target[{other}] and target[{index}] on {authority} differ in ca, client_cert, client_key or "
-                    "agent; one connection has one identity, so they must be the same"
+                    f"target[{other}] and target[{index}] on {authority} differ in ca, client_cert, client_key, "
+                    "agent or monitor; one connection has one identity, so they must be the same"
                 )
     return targets
 

@@ -1,4 +1,4 @@
-"""The evidence keys of the other monitors in the trust domain, read again when one came since."""
+"""The evidence keys of other monitors: those of the trust domain, read again when one came since, and partners'."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
+from ..certs.partners import Partners
 from ..formats.errors import LictorError, VerificationError
 from ..formats.jws import PublicKey
 
@@ -13,9 +14,13 @@ log = logging.getLogger(__name__)
 
 
 class KnownKeys:
-    """Keys from `monitors/*/evidence.pem` of a trust-domain directory. A new monitor is known without a restart."""
+    """Keys from `monitors/*/evidence.pem` of a trust-domain directory. A new monitor is known without a restart.
 
-    def __init__(self, trust: Path, ca_pem: bytes) -> None:
+    Those of monitors in other trust domains come from their bundles.
+    """
+
+    def __init__(self, trust: Path, ca_pem: bytes, partners: Partners | None = None) -> None:
+        self._partners = partners
         self._monitors = trust / "monitors"
         self._keys = EvidenceKeys(ca_pem)
         self._stamp: dict[Path, int] = {}
@@ -23,6 +28,8 @@ class KnownKeys:
 
     def resolve(self, kid: str, iss: str, at: float | None = None) -> PublicKey:
         """The key `kid` of monitor `iss`, whose certificate was valid `at`. Raises VerificationError."""
+        if self._partners is not None and self._partners.speaks_for(iss):
+            return self._partners.resolve(kid, iss, at)
         try:
             return self._keys.resolve(kid, iss, at)
         except VerificationError:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ..bindings import registry
 from ..bindings.model import Binding
+from ..bindings.subjects import for_agents_of
 from ..bindings.succession import Succession
 from ..formats.watched import Watched
 from .config import BindingSettings
@@ -44,7 +45,7 @@ class BindingsOnDisk:
         settings = self._settings
         found = registry.load_directory(settings.directory, read_signers(settings.signers), settings.allow_unsigned)
         self._succession.check(found)
-        return found
+        return for_agents_of(settings.trust_domain, found)
 
 
 def _digests(bindings: Iterable[Binding]) -> set[str]:

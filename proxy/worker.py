@@ -36,9 +36,9 @@ from ..addons.websocket import WebSocket
 from ..bindings.model import Binding
 from ..bindings.policy import QUARANTINED, Policy
 from ..bindings.schema import load_binding
+from ..bindings.subjects import for_agents_of
 from ..bindings.target import Target
 from ..certs.contexts import listener_context
-from ..certs.revocation import RevocationList
 from ..engine import permit, request_reader, response_reader
 from ..engine.engine import Engine, EngineOptions, Listener
 from ..engine.patience import TimeLimits
@@ -48,6 +48,7 @@ from ..formats.errors import UsageError
 from . import loop
 from .channel import ControlClient
 from .config import Config, load
+from .federated import Federation
 from .known_keys import KnownKeys
 
 log = logging.getLogger(__name__)
@@ -112,17 +113,22 @@ class Worker:
         """A revoked certificate, or a revocation list that cannot be believed, ends connections that are open."""
         while True:
             await asyncio.sleep(REVOCATION_S)
-            self._revoked.refresh()
+            if self._federation.look():
+                engine.look_at_servers()
             self._open.end(self._identify.no_longer_good(), REVOKED)
 
     def _pushed(self, payload: dict[str, Any]) -> None:
         """What the control process says unasked: first everything, later what changed."""
+        if "ended" in payload:
+            self._open.end_actions(**payload)
+            return
         if "tools" in payload:
             self._watch = ToolWatch(**payload["tools"], tell=self._say_listed)
             if "bindings" not in payload:
                 return
         if "bindings" in payload:
-            policy = Policy(_bindings(payload["bindings"]), self._config.catalog())
+            bindings = for_agents_of(self._config.monitor.trust_domain, _bindings(payload["bindings"]))
+            policy = Policy(bindings, self._config.catalog())
             self._policy = policy.with_quarantined(self._quarantined)
         if "quarantined" in payload:
             before, self._quarantined = self._quarantined, frozenset(payload["quarantined"])
@@ -151,16 +157,14 @@ class Worker:
         config = self._config
         trust = config.identity.trust
         (confdir / "mitmproxy-ca.pem").symlink_to(config.monitor_dir / "interception.pem")
-        ca_pem = (trust / "identity-ca.pem").read_bytes()
+        federation = self._federation = Federation(config, confdir)
         salt = base64url.decode(hello["salt"])
-        self._revoked = RevocationList(trust / "crl.pem", ca_pem)
         permit.install(permitted, config.limits.judged_body_bytes)
         request_reader.install()
         response_reader.install()
         identify = self._identify = Identify(
             lambda client: engine.peer_certificate(client),
-            config.monitor.trust_domain,
-            self._revoked,
+            federation.identities,
             lambda: datetime.datetime.now(datetime.UTC),
         )
         guard = Guard()
@@ -200,17 +204,17 @@ class Worker:
         ]
         if config.ingress is not None and config.listen.ingress is not None:
             ingress = IngressSettings(config.ingress.agent, config.ingress.urn, config.listen.ingress)
-            resolve = KnownKeys(trust, ca_pem).resolve
+            resolve = KnownKeys(trust, federation.ca.read_bytes(), federation.partners).resolve
             addons.append(
                 Ingress(settings, ingress, lambda: self._policy, identify, resolve, self._control, open_exchanges)
             )
         engine = Engine(
-            _listeners(config),
+            _listeners(config, federation),
             addons,
             EngineOptions(
                 confdir,
                 config.interception.upstream_ca,
-                _upstream(config),
+                _upstream(config, federation),
                 websocket_message_bytes=config.limits.websocket_message_bytes,
                 times=_times(config),
             ),
@@ -222,11 +226,13 @@ def _bindings(documents: list[dict[str, Any]]) -> tuple[Binding, ...]:
     return tuple(load_binding(json.dumps(d).encode(), "the control process") for d in documents)
 
 
-def _listeners(config: Config) -> list[Listener]:
-    directory = config.monitor_dir
-    context = listener_context(directory / "cert.pem", directory / "key.pem", config.identity.trust / "identity-ca.pem")
-    listeners = [Listener(*config.listen.egress, "regular", context)]
+def _listeners(config: Config, federation: Federation) -> list[Listener]:
+    """Partners' monitors are let in where they delegate, not where agents are served."""
+    files = config.monitor_dir / "cert.pem", config.monitor_dir / "key.pem", federation.ca
+    listeners = [Listener(*config.listen.egress, "regular", listener_context(*files))]
     if config.listen.ingress is not None and config.ingress is not None:
+        context = listener_context(*files)
+        federation.welcome(context)
         listeners.append(Listener(*config.listen.ingress, f"reverse:{config.ingress.upstream}", context))
     return listeners
 
@@ -249,10 +255,10 @@ def _fixed_upstreams(config: Config) -> frozenset[tuple[str, int]]:
     return frozenset({(host.strip("[]"), int(port))})
 
 
-def _upstream(config: Config) -> UpstreamLookup:
-    """Client certificate and CA per authority. An agent behind a monitor is met as this monitor, in its domain."""
+def _upstream(config: Config, federation: Federation) -> UpstreamLookup:
+    """Client certificate and CA per authority. An agent behind a monitor is met as this monitor, in its own domain."""
     catalog = config.catalog()
-    identities = {target.urn: _upstream_identity(config, target) for target in config.targets}
+    identities = {target.urn: _upstream_identity(config, target, federation) for target in config.targets}
 
     def find(host: str, port: int) -> UpstreamIdentity | None:
         found = {identities[target.urn] for target in catalog.at(host, port)}
@@ -266,13 +272,15 @@ def _upstream(config: Config) -> UpstreamLookup:
     return find
 
 
-def _upstream_identity(config: Config, target: Target) -> UpstreamIdentity:
+def _upstream_identity(config: Config, target: Target, federation: Federation) -> UpstreamIdentity:
     if target.kind != "agent" or target.agent_id is None:
         return UpstreamIdentity(target.ca, target.client_cert, target.client_key)
+    ca, accept = federation.server(target)
     return UpstreamIdentity(
-        target.ca or config.identity.trust / "identity-ca.pem",
+        ca,
         target.client_cert or config.monitor_dir / "cert.pem",
         target.client_key or config.monitor_dir / "key.pem",
+        accept,
     )
 
 

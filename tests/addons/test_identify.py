@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from lictor.addons.identify import Identify
 from lictor.certs.authority import CLIENT_AUTH, SERVER_AUTH, Issuer, issue, new_key
 from lictor.certs.domain import TrustDomain
+from lictor.certs.identities import Identities
 from lictor.certs.revocation import RevocationList
 from lictor.formats.errors import VerificationError
 
@@ -35,7 +36,7 @@ class Clock:
 
 
 def client(number: int = 1) -> Any:
-    return SimpleNamespace(id=str(number), peername=("127.0.0.1", 1), error=None)
+    return SimpleNamespace(id=str(number), peername=("127.0.0.1", 1), error=None, proxy_mode=None)
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def make(domain: TrustDomain) -> Callable[..., tuple[Identify, Clock]]:
             pem = (domain.path / "agents/a/cert.pem").read_bytes()
             der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
         revoked = RevocationList(domain.crl, domain.identity_ca.read_bytes())
-        return Identify(lambda c: der or None, domain.name, revoked, clock), clock
+        return Identify(lambda c: der or None, Identities(domain.name, revoked), clock), clock
 
     return made
 

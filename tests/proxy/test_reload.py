@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def on_disk(folder: Path) -> BindingsOnDisk:
-    made = BindingsOnDisk(BindingSettings(folder, (), allow_unsigned=True))
+    made = BindingsOnDisk(BindingSettings(folder, (), True, "test.internal"))
     made.follow(Succession(()))
     return made
 
@@ -82,8 +82,8 @@ def test_none_disappears(folder: Path, on_disk: BindingsOnDisk, caplog: pytest.L
 
 
 def test_what_is_there_at_the_start_must_follow_too(folder: Path) -> None:
-    before = BindingsOnDisk(BindingSettings(folder, (), allow_unsigned=True)).current
+    before = BindingsOnDisk(BindingSettings(folder, (), True, "test.internal")).current
     (folder / "one.json").unlink()
-    found = BindingsOnDisk(BindingSettings(folder, (), allow_unsigned=True))
+    found = BindingsOnDisk(BindingSettings(folder, (), True, "test.internal"))
     with pytest.raises(UsageError, match="urn:policy:one was in force and is gone"):
         found.follow(Succession(Past.of(b.document, b.digest) for b in before))

@@ -13,6 +13,7 @@ import pytest
 from lictor.certs.domain import TrustDomain
 from lictor.engine.upstream_tls import UpstreamIdentity
 from lictor.proxy.config import Config, load
+from lictor.proxy.federated import AgentServer, Federation
 from lictor.proxy.worker import _fixed_upstreams, _listeners, _upstream
 
 DATA = Path(__file__).parent / "data"
@@ -59,20 +60,23 @@ def test_who_is_met_how(folder: Path) -> None:
         + table("agent", kind="agent", agent="spiffe://test.internal/agent/b")
         + table("stranger", kind="agent", agent="spiffe://test.internal/agent/c", ca="ca.pem"),
     )
-    find, mine = _upstream(made), made.monitor_dir
+    federation = Federation(made, folder)
+    find, mine = _upstream(made, federation), made.monitor_dir
     assert find("plain.example", 443) == UpstreamIdentity(None, None, None)
     assert find("private.example", 443) == UpstreamIdentity(
         folder / "ca.pem", folder / "client.pem", folder / "client.key"
     )
     trust = folder / "trust/identity-ca.pem"
-    assert find("agent.example", 443) == UpstreamIdentity(trust, mine / "cert.pem", mine / "key.pem")
+    only = AgentServer(federation.identities, "test.internal", None)
+    assert find("agent.example", 443) == UpstreamIdentity(trust, mine / "cert.pem", mine / "key.pem", only)
     assert find("stranger.example", 443) == UpstreamIdentity(folder / "ca.pem", mine / "cert.pem", mine / "key.pem")
     assert find("private.example", 8443) is None, "another port is another server"
     assert find("elsewhere.example", 443) is None
 
 
 def test_every_listener_demands_a_certificate(folder: Path) -> None:
-    listeners = _listeners(config(folder, ingress="http://127.0.0.1:9000"))
+    made = config(folder, ingress="http://127.0.0.1:9000")
+    listeners = _listeners(made, Federation(made, folder))
     assert [(one.port, one.mode) for one in listeners] == [(8443, "regular"), (8444, "reverse:http://127.0.0.1:9000")]
     for one in listeners:
         assert one.ssl is not None
