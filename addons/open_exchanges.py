@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 
 from mitmproxy import connection, http
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 POLICY_CHANGED = "policy_changed"
 REVOKED = "revoked"
 CALLER_GONE = "caller_gone"
+MAX_ENDED = 1 << 16
 
 
 class OpenExchanges:
@@ -51,6 +53,8 @@ class OpenExchanges:
         self._held: dict[int, tuple[connection.Client, Exchange, list[int]]] = {}
         self._changed = 0.0
         """When other rules last came into force (monotonic)."""
+        self._ended: dict[int, str] = {}
+        """The entries of actions that were to be ended, of whichever worker, and why; the oldest are forgotten."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -58,7 +62,10 @@ class OpenExchanges:
     def enter(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """The exchange has its permit. If the rules changed after it was begun they are asked again, here and now."""
         self._open[id(exchange)] = flow.client_conn, exchange
-        if exchange.started <= self._changed and (why := self._denied(exchange)) is not None:
+        why = self._denied(exchange) if exchange.started <= self._changed else None
+        if self._ended and why is None:
+            why = self._why_ended(exchange)
+        if why is not None:
             self.end((flow.client_conn,), why)
 
     def leave(self, exchange: Exchange) -> None:
@@ -99,6 +106,21 @@ class OpenExchanges:
             if why is not None:
                 denied[client.id] = client, why
         self._end(denied)
+
+    def end_actions(self, ended: Iterable[int], why: str) -> None:
+        """End the exchanges of these entries, also those that have their permit only later."""
+        self._ended |= dict.fromkeys(ended, why)
+        for entry in list(islice(self._ended, max(0, len(self._ended) - MAX_ENDED))):
+            del self._ended[entry]
+        found = {}
+        for client, exchange in self._open.values():
+            reason = self._why_ended(exchange)
+            if reason is not None and exchange.ended_by is None:
+                found[client.id] = client, reason
+        self._end(found)
+
+    def _why_ended(self, exchange: Exchange) -> str | None:
+        return next((self._ended[one.seq] for one in exchange.receipts if one.seq in self._ended), None)
 
     def end(self, clients: Iterable[connection.Client], why: str) -> None:
         """End these clients' connections, idle ones too; the outcomes of what was open on them say `why`."""

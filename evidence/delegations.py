@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -84,6 +84,14 @@ class Delegations:
                 at = action["agent_id"], action["action_target"], action["wid"], seq, since
                 found.append(Delegation(action["node"], "out", *at))
         return sorted(found, key=lambda one: one.entry)
+
+    def under_way(self, action_type: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """The actions of any type that were let out and have not ended: seq, and what an outcome repeats of each."""
+        return ((seq, action) for seq, action, _ in self._awaited.of_type(action_type))
+
+    def revoked(self) -> list[Revocation]:
+        """All that were revoked, the oldest first."""
+        return self._revoked.listed()
 
     def revoke(self, jti: str, by: str, why: str, known: Iterable[NodeRow]) -> tuple[Revocation, list[int]]:
         """Revoke the delegation that the node is of; the entries of what ends with it.

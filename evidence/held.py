@@ -124,15 +124,18 @@ def settle(held: Judged, resolution: Resolution, now: Judged) -> tuple[Resolutio
     """What becomes of a held action that was resolved, given what is judged of it `now`; and what the behaviors say.
 
     It is denied if it would be by now, or if something speaks against it that nobody was asked about. Of the behaviors
-    that had failed the result is `approved` or `prevented`; others that fail by now say `fail`.
+    that had failed the result is `approved` or `prevented` (if none had, because somebody demanded the hold: of all);
+    others that fail by now say `fail`.
     """
-    before = [said for said in held.draft.behaviors if said["result"] != "pass"]
-    known = {_key(said) for said in before}
+    failed = [said for said in held.draft.behaviors if said["result"] != "pass"]
+    known = {_key(said) for said in failed}
     later = [dict(said) for said in now.draft.behaviors if said["result"] != "pass" and _key(said) not in known]
     verdict = now.draft.decision
     if resolution.allows and (verdict == "deny" or (verdict == "hold" and later)):
         resolution = Resolution(False, now.draft.reason, MONITOR, now.hint, behavior=now.behavior)
     result = "approved" if resolution.allows else "prevented"
+    late = {_key(said) for said in later}
+    before = (said for said in failed or held.draft.behaviors if _key(said) not in late)
     return resolution, [*({**said, "result": result} for said in before), *later]
 
 

@@ -41,8 +41,7 @@ from .held import MONITOR, MONITOR_GONE, TOO_MANY_HOLDS, WORKER_GONE, Holds, set
 from .issuer import Issuer
 from .ledger import Ledger
 from .lineage import Place, Within, extension
-from .revoked import HINT as REVOKED_HINT
-from .revoked import REASON as DELEGATION_REVOKED
+from .revoked import REASON as REVOKED
 from .revoked import Revoked
 from .runs import Receipts, Run
 from .state import Judged, StateJudge
@@ -106,8 +105,8 @@ class Recorder:
         return await self._record(agent, judged, place, source)
 
     def _judge(self, draft: ActionDraft, place: Place, now: float) -> Judged:
-        if draft.decision != "deny" and self._revoked.covers(place):
-            return Judged(replace(draft, decision="deny", reason=DELEGATION_REVOKED), REVOKED_HINT)
+        if (denied := self._revoked.judge(draft, place)) is not None:
+            return denied
         if self._state is None:
             return Judged(draft)
         return self._state.judge(draft, place.wid, now, place.depth, place.within)
@@ -279,11 +278,9 @@ class Recorder:
         agent = self._agents.get(draft.agent_id)
         if draft.decision != "deny":
             keys = [(str(parent["wid"]), str(parent["jti"])) for parent in draft.parents]
-            revoked = next((jti for _, jti in keys if self._revoked.get(jti) is not None), None)
             problem = self._replay.take(keys, now)
-            if revoked is not None:
-                detail = f"the delegation with the node {revoked} was revoked"
-                draft = replace(draft, decision="deny", reason=DELEGATION_REVOKED, detail=detail)
+            if self._revoked and (detail := self._revoked.refuses(jti for _, jti in keys)):
+                draft = replace(draft, decision="deny", reason=REVOKED, detail=detail)
             elif problem is not None:
                 draft = replace(draft, decision="deny", reason="ect_replayed", detail=problem)
         if draft.decision == "deny":

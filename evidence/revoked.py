@@ -17,9 +17,10 @@ import orjson
 from ..formats import jws
 from ..formats.errors import FormatError, VerificationError
 from . import ect
-from .entry import DELEGATION_REVOKED, own_fields
+from .entry import DELEGATION_REVOKED, ActionDraft, own_fields
 from .ledger import Ledger
 from .lineage import Place, split_lines, trace_id
+from .state import Judged
 from .store import Reader
 
 REASON = "delegation_revoked"
@@ -106,9 +107,16 @@ class Revoked:
         """Whether what the agent does without saying anything may have to be looked at."""
         return agent_id in self._of
 
-    def covers(self, place: Place) -> bool:
-        """Whether what is done there is, or may be, work of a revoked delegation."""
-        return any(node in self._given for node in place.of)
+    def judge(self, draft: ActionDraft, place: Place) -> Judged | None:
+        """The denial of what is, or may be, work of a revoked delegation."""
+        if draft.decision == "deny" or not any(node in self._given for node in place.of):
+            return None
+        return Judged(replace(draft, decision="deny", reason=REASON), HINT)
+
+    def refuses(self, jtis: Iterable[str]) -> str:
+        """Why work that comes in under one of these nodes is not taken up; empty if it may be."""
+        revoked = next((jti for jti in jtis if jti in self._by_node), None)
+        return f"the delegation with the node {revoked} was revoked" if revoked is not None else ""
 
     def place(self, agent_id: str, lines: Iterable[str], traceparent: str | None, found: Place, now: float) -> Place:
         """Where an action belongs that lineage has `found` to belong there."""

@@ -142,6 +142,11 @@ class SqliteReader:
                 jti, found, agent_id, issuer, iat, tuple(parents.split("\n")) if parents else (), token, origin
             )
 
+    def workflow_of(self, jti: str) -> list[NodeRow]:
+        """All nodes of the workflow that the node `jti` is of; none if it is not known."""
+        found = next(self._rows("SELECT wid FROM nodes WHERE jti = ?", jti), None)
+        return list(self.nodes(found[0])) if found is not None else []
+
     def windows(self) -> Iterator[WindowRow]:
         sql = "SELECT agent_id, policy_id, start, first_seq, prev_bet FROM windows ORDER BY agent_id, policy_id"
         yield from (WindowRow(*row) for row in self._rows(sql))

@@ -36,10 +36,10 @@ from ..formats.keys import read_closed
 from .channel import Frames
 from .config import Config
 from .deciding import Deciding
+from .description import SelfDescription
 from .desk import Desk
 from .evidence_key import EvidenceKey
-from .operator import Operator
-from .orders import demanded, orders
+from .orders import demanded, erasing
 from .policies import policies_for
 from .reload import BindingsOnDisk
 from .state import State
@@ -98,7 +98,7 @@ class ControlProcess:
         self._state = State(self._in_force, self._store, ledger.size, ledger.now())
         demands = self._demands(ledger, signer)
         deciding = self._deciding = Deciding(
-            config, ledger, self._store, self._state, self._in_force, self._tell_workers, demanded(demands)
+            config, ledger, self._store, self._state, self._in_force, self._tell_workers
         )
         self._recorder = Recorder(
             ledger,
@@ -116,18 +116,15 @@ class ControlProcess:
         transparency = Transparency(config, ledger)
         retention = Retention(ledger, self._store, config.monitor.spiffe_id, self._recorder.needed_from)
         await retention.resume()
-        operator = Operator(config.ledger.path, orders(demands, retention, deciding.decisions))
         ticker = asyncio.create_task(self._tick(ledger, signer))
         keeper = asyncio.create_task(retention.run(config.evidence.retention_days))
         try:
             await transparency.start()
-            await operator.start()
-            await deciding.start()
+            await deciding.start(self._recorder.delegations, demanded(demands), erasing(retention))
             await self._serve()
         finally:
             ticker.cancel()
             keeper.cancel()
-            await operator.close()
             await deciding.stop()
             await self._end_workers()
             try:
@@ -152,6 +149,8 @@ class ControlProcess:
         durability.announce(ledger, store, config.monitor.spiffe_id)
         extensions.announce(ledger, store, config.monitor.spiffe_id, self._extensions())
         self._keep_bindings(ledger)
+        self._description = SelfDescription(config, signer)
+        self._description.enter(ledger, self._in_force)
         return ledger
 
     def _demands(self, ledger: Ledger, signer: Signer) -> Demands:
@@ -192,13 +191,17 @@ class ControlProcess:
         for second in itertools.count():
             await asyncio.sleep(TICK_S)
             try:
+                self._deciding.tick()
                 await self._recorder.tick()
                 if self._bindings.poll():
                     await self._reload(ledger)
                 if self._tools.poll():
                     self._tell_tools()
                 if await key.poll(ledger, self._config.monitor.spiffe_id):
+                    self._description.enter(ledger, self._in_force)
                     self._announce(f"evidence is signed with the key {key.kid}")
+                if self._description.was_erased(self._store.erased()):
+                    self._description.enter(ledger, self._in_force)
                 if second % FRESHEN_EVERY == 0 and freshen(domain, self._config.monitor.name):
                     self._restart_workers()
             except LictorError as e:
@@ -217,6 +220,7 @@ class ControlProcess:
         self._policies = policies_for(found)
         self._tell_workers({"bindings": self._documents()})
         self._keep_bindings(ledger)
+        self._description.enter(ledger, found)
         await self._recorder.reload()
         versions = ", ".join(f"{b.policy_id} {b.version}" for b in found) or "none: all is denied"
         self._announce(f"bindings in force: {versions}")

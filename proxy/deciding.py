@@ -1,4 +1,4 @@
-"""What is decided in the control process beside the bindings: quarantine, holds, approvals, and orders from afar."""
+"""What is decided in the control process beside the bindings: quarantine, holds, approvals, and all orders."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from typing import Any
 
 from ..bindings.model import Binding
 from ..bindings.policy import IN_QUARANTINE, QUARANTINED
+from ..evidence.delegations import Delegations
 from ..evidence.entry import Resolution
 from ..evidence.held import MONITOR, MONITOR_GONE, Holds
 from ..evidence.ledger import Ledger
+from ..evidence.sqlite_store import SqliteReader
 from ..evidence.store import Reader
 from .approvals import Approvals
 from .authority import Authority
 from .config import Config
 from .decisions import Decisions
+from .demanded_holds import DemandedHolds
+from .interventions import Interventions
+from .operator import Operator
 from .order_listener import OrderListener
-from .orders import Order, decided
+from .orders import Order, decided, intervening
 from .quarantine import Quarantine
 from .state import State
 
 
 class Deciding:
-    """Made when the ledger is open; `tell` says something to all workers, `demanded` are further orders from afar."""
+    """Made when the ledger is open; `tell` says something to all workers."""
 
     def __init__(
         self,
@@ -32,29 +37,46 @@ class Deciding:
         state: State,
         bindings: tuple[Binding, ...],
         tell: Callable[[dict[str, Any]], None],
-        demanded: Mapping[str, Order],
     ) -> None:
         limits, monitor_id = config.limits, config.monitor.spiffe_id
+        self._config = config
+        self._ledger = ledger
         self._tell = tell
-        self._listen = config.listen
         self.holds = Holds(ledger, limits.hold_s, limits.held_actions, limits.held_actions_per_agent)
         self.quarantine = Quarantine(ledger, stored, monitor_id, self._quarantine_changed)
+        self._demanded = DemandedHolds(ledger, stored, monitor_id)
         approvals = Approvals(ledger, stored, monitor_id)
-        self.authority = Authority(state, self.quarantine, approvals, bindings)
-        self.decisions = Decisions(ledger, self.quarantine, self.holds, approvals)
+        self.authority = Authority(state, self.quarantine, self._demanded, approvals, bindings)
+        self._decisions = Decisions(ledger, self.quarantine, self.holds, approvals)
+        self._operator: Operator | None = None
         self._listener: OrderListener | None = None
-        if config.listen.orders is not None:
-            self._listener = OrderListener(config, config.listen.orders_from, {**demanded, **decided(self.decisions)})
 
-    async def start(self) -> None:
-        """Take orders from afar. Raises UsageError if the listener cannot listen."""
-        if self._listener is not None and self._listen.orders is not None:
-            await self._listener.start(*self._listen.orders)
+    async def start(self, delegations: Delegations, afar: Mapping[str, Order], here: Mapping[str, Order]) -> None:
+        """Take orders; those besides what is decided here are given, `here` for the monitor's own user alone.
+
+        Raises UsageError if nobody can be listened to, VerificationError for the revocation list.
+        """
+        config = self._config
+        interventions = Interventions(
+            self._ledger, delegations, self._demanded, lambda: SqliteReader(config.ledger.path), self._tell
+        )
+        orders = {**afar, **decided(self._decisions), **intervening(interventions)}
+        self._operator = Operator(config.ledger.path, {**orders, **here})
+        await self._operator.start()
+        if config.listen.orders is not None:
+            self._listener = OrderListener(config, config.listen.orders_allowed, orders)
+            await self._listener.start(*config.listen.orders)
 
     async def stop(self) -> None:
         """Take no more orders."""
+        if self._operator is not None:
+            await self._operator.close()
         if self._listener is not None:
             await self._listener.stop()
+
+    def tick(self) -> None:
+        """End the holds whose time is up."""
+        self._demanded.expire(self._ledger.now())
 
     def deny_what_waits(self) -> None:
         """The monitor ends: nobody will decide any more."""

@@ -11,12 +11,11 @@ from typing import Any
 from ..evidence.entry import Resolution
 from ..evidence.held import APPROVED, DENIED, Holds, Waiting
 from ..evidence.ledger import Ledger
-from ..formats.errors import FormatError, UsageError
-from ..formats.spiffe import SpiffeId
+from ..formats.errors import UsageError
 from .approvals import Approvals
+from .demanded_holds import REASON as HOLD_DEMANDED
+from .order_arguments import agent_of, number_of, truth_of, why_of
 from .quarantine import Quarantine
-
-MAX_WHY = 500
 
 
 class Decisions:
@@ -30,15 +29,15 @@ class Decisions:
 
     async def quarantine(self, by: str, agent: str, why: str = "") -> dict[str, Any]:
         """Put an agent (its SPIFFE ID) in quarantine; what is listed of it then."""
-        agent_id = _agent(agent)
-        self._quarantine.put(agent_id, by, _text(why) or "ordered")
+        agent_id = agent_of(agent)
+        self._quarantine.put(agent_id, by, why_of(why) or "ordered")
         await self._ledger.commit()
         return next(said for said in self._quarantine.listed() if said["agent"] == agent_id)
 
     async def release(self, by: str, agent: str, why: str = "") -> dict[str, Any]:
         """Let an agent out of quarantine."""
-        agent_id = _agent(agent)
-        self._quarantine.release(agent_id, by, _text(why) or "ordered")
+        agent_id = agent_of(agent)
+        self._quarantine.release(agent_id, by, why_of(why) or "ordered")
         await self._ledger.commit()
         return {"agent": agent_id, "by": by}
 
@@ -57,15 +56,17 @@ class Decisions:
 
     async def decide(self, by: str, seq: int, allow: bool, always: bool = False, why: str = "") -> dict[str, Any]:
         """Let the held action of entry `seq` out, once or (`always`) from now on, or deny it."""
-        waiting = self._holds.get(_number(seq, "seq"))
-        _truth(allow, "allow")
-        _truth(always, "always")
+        waiting = self._holds.get(number_of(seq, "seq"))
+        truth_of(allow, "allow")
+        truth_of(always, "always")
         if waiting is None:
             known = ", ".join(str(one.seq) for one in self._holds.waiting()) or "none"
             raise UsageError(f"no action waits with entry {seq}; those that wait: {known}")
-        why = _text(why)
+        why = why_of(why)
         if always and not allow:
             raise UsageError("an action is denied once; to deny its like always, change the binding")
+        if always and waiting.draft.reason == HOLD_DEMANDED:
+            raise UsageError("it waits by an order: approve it once, or take that back (`lictor agent unhold`)")
         approval = self._approvals.give(waiting.draft, by, why) if always else None
         hint = "Your operator denied this action" + (f": {why}" if why else "; do not try another way round.")
         resolution = Resolution(True, APPROVED, by, why=why) if allow else Resolution(False, DENIED, by, hint, why)
@@ -75,7 +76,7 @@ class Decisions:
 
     async def revoke(self, by: str, approval: int, why: str = "") -> dict[str, Any]:
         """Take a standing approval back."""
-        given = self._approvals.revoke(_number(approval, "approval"), by, _text(why))
+        given = self._approvals.revoke(number_of(approval, "approval"), by, why_of(why))
         await self._ledger.commit()
         return given
 
@@ -94,27 +95,3 @@ def _shown(one: Waiting, now: float) -> dict[str, Any]:
         "since": one.since,
         "waiting_s": round(now - one.since, 1),
     }
-
-
-def _agent(text: Any) -> str:
-    try:
-        return str(SpiffeId.parse(text))
-    except (FormatError, TypeError, AttributeError):
-        raise UsageError(f"expected the SPIFFE ID of an agent, found {text!r}") from None
-
-
-def _number(value: Any, name: str) -> int:
-    if type(value) is not int or value < 0:
-        raise UsageError(f"{name}: expected the number of an entry, found {value!r}")
-    return value
-
-
-def _truth(value: Any, name: str) -> None:
-    if type(value) is not bool:
-        raise UsageError(f"{name}: expected true or false, found {value!r}")
-
-
-def _text(why: Any) -> str:
-    if not isinstance(why, str) or len(why) > MAX_WHY or not why.isprintable():
-        raise UsageError(f"why: expected at most {MAX_WHY} printable characters")
-    return why

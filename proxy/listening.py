@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..formats.errors import UsageError
 from ..formats.settings import address, spiffe_id
 
+ORDERS = frozenset(("quarantine", "release", "decide", "revoke", "revoke_delegation", "hold", "unhold", "bet"))
+"""What may be ordered from afar."""
 _EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104
 
 
@@ -17,15 +19,15 @@ _EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104
 class Listen:
     """Addresses as (host, port). Without `ingress` the monitor fronts no agent, without `api` it serves no log.
 
-    `orders` are taken from the SPIFFE IDs `orders_from`, and from nobody where it is not there. On `evidence` other
-    monitors bring and fetch what they cannot put on requests and responses.
+    `orders_allowed`: the SPIFFE IDs that orders are taken from on `orders`, and which each may give. On `evidence`
+    other monitors bring and fetch what they cannot put on requests and responses.
     """
 
     egress: tuple[str, int]
     ingress: tuple[str, int] | None
     api: tuple[str, int] | None
     orders: tuple[str, int] | None = None
-    orders_from: tuple[str, ...] = ()
+    orders_allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     evidence: tuple[str, int] | None = None
 
     def named(self) -> dict[str, tuple[str, int]]:
@@ -46,6 +48,16 @@ def listening(document: Mapping[str, Any]) -> Listen:
         raise UsageError("listen.evidence is about work that comes in by listen.ingress, which is missing")
     if ("orders" in found) != ("orders" in document):
         raise UsageError("listen.orders and the section [orders] go together; one of them is missing")
-    accepted = tuple(spiffe_id(text, "orders.from") for text in document.get("orders", {}).get("from", ()))
+    accepted = _allowed(document.get("orders", {}))
     where = found["egress"], found.get("ingress"), found.get("api"), found.get("orders")
     return Listen(*where, accepted, found.get("evidence"))
+
+
+def _allowed(table: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    allowed = {spiffe_id(text, "orders.from"): ORDERS for text in table.get("from", ())}
+    for text, names in table.get("allow", {}).items():
+        caller = spiffe_id(text, "orders.allow")
+        if caller in allowed:
+            raise UsageError(f"orders: {caller} is in `from`, which lets it give every order, and in `allow`")
+        allowed[caller] = frozenset(names)
+    return allowed

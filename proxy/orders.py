@@ -11,13 +11,14 @@ from ..evidence.demand import Demands
 from ..evidence.retention import BY_HAND, Retention
 from ..formats.errors import UsageError
 from .decisions import Decisions
+from .interventions import Interventions
 
 Order = Callable[[dict[str, Any], str], Awaitable[Any]]
 """Takes the arguments, and who gives the order."""
 
 
-def orders(demands: Demands, retention: Retention, decisions: Decisions) -> Mapping[str, Order]:
-    """Those of `demanded` and `decided`, and `erase` (before)."""
+def erasing(retention: Retention) -> Mapping[str, Order]:
+    """`erase` (before)."""
 
     async def erase(arguments: dict[str, Any], by: str) -> dict[str, Any]:
         before = arguments.pop("before", None)
@@ -25,7 +26,7 @@ def orders(demands: Demands, retention: Retention, decisions: Decisions) -> Mapp
             raise UsageError("the order erase takes before (a number)")
         return asdict(await retention.erase(before, BY_HAND))
 
-    return {**demanded(demands), "erase": erase, **decided(decisions)}
+    return {"erase": erase}
 
 
 def demanded(demands: Demands) -> Mapping[str, Order]:
@@ -53,6 +54,18 @@ def decided(decisions: Decisions) -> Mapping[str, Order]:
         decisions.standing,
         decisions.decide,
         decisions.revoke,
+    )
+    return {method.__name__: _order(method) for method in methods}
+
+
+def intervening(interventions: Interventions) -> Mapping[str, Order]:
+    """What `Interventions` has, under the same names."""
+    methods = (
+        interventions.delegations,
+        interventions.revoke_delegation,
+        interventions.holds,
+        interventions.hold,
+        interventions.unhold,
     )
     return {method.__name__: _order(method) for method in methods}
 

@@ -115,8 +115,8 @@ class State:
             hint = (
                 "Whoever takes this up may be allowed nothing that you are not, and here that is not so, or not known."
             )
-            return _refused(_as_action(draft), "binding_not_subset", hint)
-        judged = self._judge(_as_action(draft), draft.wid or "", now, handed_of(came_along(draft)))
+            return _refused(as_action(draft), "binding_not_subset", hint)
+        judged = self._judge(as_action(draft), draft.wid or "", now, handed_of(came_along(draft)))
         if judged.draft.decision not in _LET_OUT:
             return judged
         return dataclasses.replace(draft, decision=judged.draft.decision, reason=judged.draft.reason)
@@ -204,7 +204,7 @@ def _handed_on(draft: ActionDraft, depth: int | None, within: Within) -> dict[st
     return {**draft.action_parameters, **more}
 
 
-def _as_action(draft: InboundDraft) -> ActionDraft:
+def as_action(draft: InboundDraft) -> ActionDraft:
     """A delegation that came in as what its caller did."""
     return ActionDraft(
         draft.peer_id,

@@ -23,6 +23,7 @@ from lictor.formats.errors import UsageError
 from lictor.formats.keys import KeySigner
 from lictor.proxy.approvals import MOST, Approvals
 from lictor.proxy.authority import Authority
+from lictor.proxy.demanded_holds import DemandedHolds
 from lictor.proxy.quarantine import Quarantine, quarantining
 
 A, B = "spiffe://e.example/agent/a", "spiffe://e.example/agent/b"
@@ -44,6 +45,7 @@ class World:
             self.ledger, self.store, MONITOR, lambda: self.changes.append(self.quarantine.agents())
         )
         self.approvals = Approvals(self.ledger, self.store, MONITOR)
+        self.demanded = DemandedHolds(self.ledger, self.store, MONITOR)
         return self
 
     async def again(self) -> World:
@@ -156,7 +158,7 @@ def entry(behavior: str, result: str = "fail", decision: str = "deny") -> dict[s
 def authority(world: World) -> Callable[..., Authority]:
     def make(mode: str = "enforce") -> Authority:
         world.open()
-        return Authority(Nothing(), world.quarantine, world.approvals, bound(mode))  # type: ignore[arg-type]
+        return Authority(Nothing(), world.quarantine, world.demanded, world.approvals, bound(mode))  # type: ignore[arg-type]
 
     return make
 
