@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -53,6 +54,11 @@ class Bundle:
     @property
     def ca_pem(self) -> bytes:
         return pem(self.ca)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the CA's certificate, in hex: what people compare by another way than the bundle came."""
+        return self.ca.fingerprint(hashes.SHA256()).hex(":")
 
     def check_current(self, now: datetime) -> None:
         """Raises VerificationError if nothing in it may be relied on at `now`: its list or its CA is out of date."""

@@ -14,7 +14,7 @@ from .output import console, json_option, print_json
 
 @click.group("monitor")
 def command() -> None:
-    """The keys of a monitor: rotate-evidence, retire-evidence."""
+    """The keys of a monitor: rotate-evidence, retire-evidence, revoke."""
 
 
 @command.command("rotate-evidence")
@@ -50,3 +50,19 @@ def retire(name: str, trust: Path, as_json: bool) -> None:
         print_json({"ok": True, "retired": found})
     else:
         console.print("the former key is deleted" if found else "there is no former key")
+
+
+@command.command("revoke")
+@click.argument("name")
+@trust_option
+@json_option
+def revoke(name: str, trust: Path, as_json: bool) -> None:
+    """Put the certificates of the monitor NAME on the revocation list: other monitors refuse it at its next request.
+
+    Partners do once they have a new trust bundle (`lictor federation export`).
+    """
+    files = TrustDomain.open(trust).revoke_monitor(name)
+    if as_json:
+        print_json({"ok": True, "monitor": str(files.spiffe_id)})
+    else:
+        console.print(f"{files.spiffe_id} is revoked", markup=False)

@@ -10,6 +10,7 @@ import click
 from ..proxy import loop
 from ..proxy.config import load
 from ..proxy.control import ControlProcess
+from ..proxy.federated import check_bundles
 
 
 @click.command("up")
@@ -28,6 +29,8 @@ def command(config: Path) -> None:
     `lictor exec`, or directly as an HTTPS proxy with their client certificate.
     """
     logging.basicConfig(level=logging.WARNING, format="lictor: %(message)s")
-    control = ControlProcess(load(config), lambda text: click.echo(f"lictor: {text}"))
+    settings = load(config)
+    check_bundles(settings)
+    control = ControlProcess(settings, lambda text: click.echo(f"lictor: {text}"))
     loop.run(control.run())
     click.echo("lictor: stopped; every window is closed and on disk")

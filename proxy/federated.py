@@ -8,14 +8,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..bindings.target import Target
+from ..certs.authority import read_certificate
 from ..certs.bundle import Bundle
 from ..certs.contexts import trust_partners
 from ..certs.files import write_atomically
 from ..certs.identities import Identities
 from ..certs.partners import Partners
 from ..certs.revocation import RevocationList
-from ..formats.errors import VerificationError
+from ..formats.errors import UsageError, VerificationError
 from .config import Config
+
+
+def check_bundles(config: Config) -> None:
+    """Raises UsageError for a trust bundle that cannot be taken; one may be out of date, which is logged."""
+    try:
+        Partners(read_certificate(config.identity.trust / "identity-ca.pem"), config.federation)
+    except VerificationError as e:
+        raise UsageError(f"federation: {e}") from None
 
 
 @dataclass(frozen=True, slots=True)

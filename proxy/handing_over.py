@@ -111,7 +111,8 @@ class HandingOver:
         if context is None:
             listener = self._config.listener("evidence")
             context = client_context(listener.ca, listener.cert, listener.key)
-            ExpectedServer(target.monitor, listener.trust_domain, listener.ca, listener.crl).watch(context)
+            known = listener.trust_domain, listener.ca, listener.crl, listener.partners
+            ExpectedServer(target.monitor, *known).watch(context)
             self._contexts[target.monitor] = context
         return context
 
