@@ -22,6 +22,7 @@ from ..verifier.ear import PROFILES, Profile, Status, Submodule
 from ..verifier.register import Register
 from ..verifier.service import Service
 from .agent import trust_option
+from .bet import Moment
 from .log_options import FILE
 from .log_view import plain
 from .output import console, json_option, print_json
@@ -106,6 +107,8 @@ def forgive(monitor: str, config: Path, as_json: bool) -> None:
 @click.option("--nonce", default="auto", show_default=True, metavar="TEXT", help="8 to 88 characters; `none` for none.")
 @click.option("--profile", type=click.Choice(tuple(PROFILES)), default="ietf", show_default=True)
 @click.option("--fresh", is_flag=True, help="Have the Verifier ask the monitors first.")
+@click.option("--from", "start", metavar="TIME", type=Moment(), help="Ask about a window of the past: its begin.")
+@click.option("--to", "end", metavar="TIME", type=Moment(), help="The window's end, not included; else now.")
 @trust_option
 @json_option
 @click.pass_context
@@ -120,14 +123,20 @@ def ask(
     nonce: str,
     profile: Profile,
     fresh: bool,
+    start: float | None,
+    end: float | None,
     trust: Path,
     as_json: bool,
 ) -> None:
     """Ask the Verifier about each AGENT (a SPIFFE ID, or a name in the trust domain) and verify what it says.
 
     Exit 0 if all are affirming, 1 if one is warning or contraindicated (or the answer does not hold), 3 if nothing is
-    known of one, or the Verifier does not answer.
+    known of one, or the Verifier does not answer. TIME is seconds since 1970 or ISO 8601 (UTC if it names no zone); the
+    Verifier has the monitors report on that window.
     """
+    if start is None and end is not None:
+        raise UsageError("--to needs --from: a window has a begin")
+    window = (start, time.time() if end is None else end) if start is not None else None
     domain = TrustDomain.open(trust)
     if (cert is None) != (key is None):
         raise UsageError("--cert and --key go together; one of them is missing")
@@ -141,7 +150,7 @@ def ask(
     sent = {"auto": asking.new_nonce(), "none": None}.get(nonce, nonce)
     try:
         answer = asking.ask(
-            url, context, expected.check, domain.identity_ca.read_bytes(), ids, time.time, sent, profile, fresh
+            url, context, expected.check, domain.identity_ca.read_bytes(), ids, time.time, sent, profile, fresh, window
         )
     except asking.Unanswered as e:
         click.echo(f"lictor: {e}", err=True)

@@ -115,5 +115,7 @@ def check_sent(bet: Bet, sender: str, now: float) -> None:
         raise VerificationError(f"the BET {bet.jti} is of {bet.issuer} and was sent by {sender}")
     if f"spiffe://{bet.ext.get('log_origin')}" != sender:
         raise VerificationError(f"the BET {bet.jti} is about the log {bet.ext.get('log_origin')}, not that of {sender}")
+    if not isinstance(bet.ext.get("checkpoint_size"), int) or not isinstance(bet.ext.get("checkpoint_root"), str):
+        raise VerificationError(f"the BET {bet.jti} does not name the tree of the log that it rests on")
     if bet.iat > now + SKEW:
         raise NotYet(f"the BET {bet.jti} is {bet.iat - now:.0f} s ahead of the Verifier's clock")

@@ -17,6 +17,7 @@ from ..formats import strict_json
 from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
 from . import ear
 from .ear import Profile, Result
+from .pulling import Window
 
 ANSWER_S = 30.0
 MAX_ANSWER = 1 << 20
@@ -49,8 +50,9 @@ def ask(
     nonce: str | None = None,
     profile: Profile = "ietf",
     fresh: bool = False,
+    window: Window | None = None,
 ) -> Answer:
-    """Ask the Verifier at `url` about `agents`, `fresh`: after it has asked the monitors.
+    """Ask the Verifier at `url` about `agents`, `fresh`: after it has asked the monitors, which for a `window` it does.
 
     `check_server` says who the server with a certificate (DER) is.
 
@@ -60,7 +62,11 @@ def ask(
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or parts.query or parts.path not in ("", "/"):
         raise UsageError(f"the Verifier's URL must be https://HOST:PORT, found {url!r}")
-    asked = {"agents": list(agents), "profile": profile, "fresh": fresh, **({"nonce": nonce} if nonce else {})}
+    asked: dict[str, Any] = {"agents": list(agents), "profile": profile, "fresh": fresh}
+    if nonce:
+        asked["nonce"] = nonce
+    if window is not None:
+        asked["window"] = {"start": window[0], "end": window[1]}
     connection = http.client.HTTPSConnection(parts.hostname, parts.port, context=context, timeout=ANSWER_S)
     try:
         connection.connect()
@@ -71,13 +77,20 @@ def ask(
         raise Unanswered(f"the Verifier at {url} does not answer: {e}") from None
     finally:
         connection.close()
-    return Answer(verify(token, jwks, ca_pem, verifier, agents, now(), nonce), token)
+    return Answer(verify(token, jwks, ca_pem, verifier, agents, now(), nonce, window), token)
 
 
 def verify(
-    token: str, jwks: bytes, ca_pem: bytes, verifier: str, agents: Sequence[str], now: float | None, nonce: str | None
+    token: str,
+    jwks: bytes,
+    ca_pem: bytes,
+    verifier: str,
+    agents: Sequence[str],
+    now: float | None,
+    nonce: str | None,
+    window: Window | None = None,
 ) -> Result:
-    """A result that `verifier` gave about exactly these agents. Raises VerificationError."""
+    """A result that `verifier` gave about exactly these agents and this window. Raises VerificationError."""
     keys = EvidenceKeys(ca_pem)
     for jwk in _keys(jwks):
         keys.add_jwk(jwk)
@@ -86,6 +99,10 @@ def verify(
         raise VerificationError(f"the result is of {result.issuer}, expected {verifier}")
     if set(result.submodules) != set(agents):
         raise VerificationError(f"the result is about {', '.join(result.submodules)}, not what was asked")
+    asked = {"start": window[0], "end": window[1]} if window is not None else None
+    for agent, one in result.submodules.items():
+        if one.behavior.get("window") != asked:
+            raise VerificationError(f"the result about {agent} is over the window {one.behavior.get('window')}")
     return result
 
 

@@ -10,6 +10,8 @@ from ..bindings.subjects import check_subject
 from ..certs.callers import Listener
 from ..certs.domain import TrustDomain
 from ..certs.monitors import MonitorFiles
+from ..evidence.cosignature import read_witnesses
+from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import UsageError
 from ..formats.settings import address, read_settings, schema_of, spiffe_id
 
@@ -23,11 +25,24 @@ class ReferenceSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class OrderSettings:
-    """Where a monitor takes orders, and its SPIFFE ID."""
+class MonitorSettings:
+    """The SPIFFE ID of a monitor, and the URLs where it takes orders and where it serves its log."""
 
-    monitor: str
-    url: str
+    name: str
+    orders: str | None
+    log: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is wanted of monitors' logs within `within_s` seconds after evidence has come.
+
+    `demanded`: that the log was looked at; `policy`: which witnesses must have signed it.
+    """
+
+    demanded: bool
+    within_s: float
+    policy: CheckpointPolicy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +63,8 @@ class VerifierConfig:
     monitors: tuple[str, ...]
     relying_parties: tuple[str, ...]
     references: ReferenceSettings | None
-    orders: tuple[OrderSettings, ...]
+    known_monitors: tuple[MonitorSettings, ...]
+    logs: LogSettings
 
     @property
     def spiffe_id(self) -> str:
@@ -74,6 +90,7 @@ def load(path: Path) -> VerifierConfig:
     period, retention = float(document.get("period_s", 3600)), 86400 * float(document.get("retention_days", 30))
     if period > retention:
         raise UsageError(f"{path}: retention_days is shorter than period_s: results rest on all of the period")
+    monitors = _known_monitors(document.get("monitor", []))
     return VerifierConfig(
         domain=domain,
         files=files,
@@ -85,10 +102,8 @@ def load(path: Path) -> VerifierConfig:
         monitors=_patterns(document, "monitors", f"spiffe://{domain.name}/monitor/*"),
         relying_parties=_patterns(document, "relying_parties", f"spiffe://{domain.name}/*"),
         references=_references(base, domain, document.get("references")),
-        orders=tuple(
-            OrderSettings(spiffe_id(table["monitor"], f"orders[{index}].monitor"), table["url"].rstrip("/"))
-            for index, table in enumerate(document.get("orders", []))
-        ),
+        known_monitors=monitors,
+        logs=_logs(base, document.get("logs", {}), monitors),
     )
 
 
@@ -97,6 +112,29 @@ def _patterns(document: dict[str, Any], key: str, default: str) -> tuple[str, ..
         return tuple(check_subject(pattern) for pattern in document.get(key, [default]))
     except UsageError as e:
         raise UsageError(f"{key}: {e}") from None
+
+
+def _known_monitors(tables: list[dict[str, str]]) -> tuple[MonitorSettings, ...]:
+    found: dict[str, MonitorSettings] = {}
+    for index, table in enumerate(tables):
+        name = spiffe_id(table["name"], f"monitor[{index}].name")
+        if name in found:
+            raise UsageError(f"monitor[{index}].name: {name} has a table already")
+        urls = (table[key].rstrip("/") if key in table else None for key in ("orders", "log"))
+        found[name] = MonitorSettings(name, *urls)
+    return tuple(found.values())
+
+
+def _logs(base: Path, table: dict[str, Any], monitors: tuple[MonitorSettings, ...]) -> LogSettings:
+    policy = None
+    if "witnesses" in table:
+        known = tuple(witness for path in table["witnesses"] for witness in read_witnesses(base / path))
+        policy = CheckpointPolicy(known, table.get("quorum", len(known)))
+    elif "quorum" in table:
+        raise UsageError("logs.quorum needs the witnesses' keys: name their files in logs.witnesses")
+    if policy is not None and not any(monitor.log for monitor in monitors):
+        raise UsageError("logs.witnesses: no log is looked at: say in monitor.log where monitors serve theirs")
+    return LogSettings(table.get("demanded", False), float(table.get("within_s", 300)), policy)
 
 
 def _references(base: Path, domain: TrustDomain, table: dict[str, Any] | None) -> ReferenceSettings | None:

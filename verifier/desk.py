@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from ..formats.watched import Watched
 from . import ear
 from .appraisal import NotYet, Reason, References, check_sent
 from .config import VerifierConfig
+from .consistency import Checked, LogState
 from .ear import Profile, Submodule
-from .register import Register
+from .known_logs import Demands
+from .pulling import Window
+from .register import Register, Span
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class Desk:
         self._ca = config.domain.identity_ca.read_bytes()
         self._references = Watched("the directory of reference copies", self._files, self._load)
         self._register = Register(config.register)
+        self._served = frozenset(monitor.name for monitor in config.known_monitors if monitor.log is not None)
 
     def take(self, sender: str, jwks: Sequence[dict[str, Any]], tokens: Sequence[str]) -> list[dict[str, Any]]:
         """Evidence that the monitor `sender` pushes: a verdict for each token, in order.
@@ -74,9 +79,7 @@ class Desk:
         taken = self._register.add([found for _, found in good], now)
         for (verdict, _), one in zip(good, taken, strict=True):
             verdict["known"] = not one.new
-        found_out = [text for one in taken for text in one.contradictions]
-        if found_out:
-            log.error("%s contradicts itself in %d ways; the first: %s", sender, len(found_out), found_out[0])
+        self._say_against(sender, [text for one in taken for text in one.contradictions])
         return verdicts
 
     def _verify(self, token: str, sender: str, keys: EvidenceKeys, now: float) -> tuple[dict[str, Any], Bet | None]:
@@ -89,7 +92,9 @@ class Desk:
             return {"accepted": False, "again": False, "problem": str(e)}, None
         return {"accepted": True, "jti": found.jti}, found
 
-    def check_question(self, asker: str, agents: Sequence[str], nonce: str | None) -> None:
+    def check_question(
+        self, asker: str, agents: Sequence[str], nonce: str | None, window: Window | None = None
+    ) -> None:
         """Raises VerificationError if `asker` may not ask, UsageError for what cannot be asked."""
         if not applies_to(self._config.relying_parties, asker):
             raise VerificationError(f"{asker} may not ask this Verifier")
@@ -100,6 +105,10 @@ class Desk:
                 ear.check_nonce(nonce)
         except (FormatError, VerificationError) as e:
             raise UsageError(str(e)) from None
+        now = self._now()
+        if window is not None and not now - self._config.retention_s <= window[0] < window[1] <= now:
+            days = self._config.retention_s / 86400
+            raise UsageError(f"a window must begin before it ends, and lie in the last {days:g} days (now is {now:f})")
 
     def result(
         self,
@@ -108,21 +117,46 @@ class Desk:
         nonce: str | None = None,
         profile: Profile = "ietf",
         stale: Mapping[str, Sequence[str]] | None = None,
+        window: Window | None = None,
     ) -> str:
         """An attestation result about these agents, as an EAR JWT; `stale`: why evidence of an agent is not fresh.
 
-        Raises like `check_question`.
+        Over a `window` of the past, or the period up to now. Raises like `check_question`.
         """
-        self.check_question(asker, agents, nonce)
+        self.check_question(asker, agents, nonce, window)
         now, period, known = self._now(), self._config.period_s, self._references.current
-        more = {name: [Reason.of("not_fresh", "warning", text) for text in why] for name, why in (stale or {}).items()}
-        found: dict[str, Submodule] = {
-            agent: self._register.appraisal(agent, now, period, known, nonce, more.get(agent, ())) for agent in agents
-        }
+        span = Span.last(period, now) if window is None else Span.within(*window)
+        found: dict[str, Submodule] = {}
+        for agent in agents:
+            more = [Reason.of("not_fresh", "warning", text) for text in (stale or {}).get(agent, ())]
+            found[agent] = self._register.appraisal(
+                agent, span, known, nonce, more, lambda monitor: self._of_monitor(monitor, span.ended_after, now)
+            )
+            if window is not None:
+                said = {**found[agent].behavior, "window": {"start": window[0], "end": window[1]}}
+                found[agent] = replace(found[agent], behavior=said)
         token = ear.issue(self._signer, self._config.spiffe_id, found, now, RESULT_S, profile, __version__)
         if len(token) > jws.MAX_TOKEN:
             raise UsageError("the result is too long for one token: ask about fewer agents at a time")
         return token
+
+    def log_state(self, monitor: str) -> LogState:
+        """What is known of a monitor's log, and what of it is to be proven."""
+        return self._register.logs.state(monitor)
+
+    def take_log(self, monitor: str, checked: Checked) -> None:
+        """What a look at a monitor's log has shown. Raises LedgerError if it cannot be kept."""
+        self._say_against(monitor, self._register.logs.take(monitor, checked, self._now()))
+
+    def _say_against(self, monitor: str, found_out: Sequence[str]) -> None:
+        if found_out:
+            log.error("%s contradicts itself in %d ways; the first: %s", monitor, len(found_out), found_out[0])
+
+    def _of_monitor(self, monitor: str, since: float, now: float) -> Iterable[Reason]:
+        """What is to be said of whatever a monitor says, over windows that ended after `since`."""
+        logs = self._config.logs
+        demands = Demands(monitor in self._served, logs.demanded, logs.policy is not None, logs.within_s)
+        yield from self._register.logs.reasons(monitor, since, now, demands)
 
     def holds(self, monitor: str, ids: Collection[str]) -> bool:
         """Whether all these BETs of a monitor have come."""

@@ -1,12 +1,13 @@
-"""Asks monitors for evidence up to now: the order `bet` of their listener for orders (`proxy/order_listener`).
+"""Asks monitors for evidence, up to now or over a window of the past: the order `bet` (`proxy/order_listener`).
 
-The monitor issues BETs on demand over the period, and pushes them like every other; the Verifier waits until they have
+The monitor issues BETs on demand over that time, and pushes them like every other; the Verifier waits until they have
 come. A monitor whose log knows nothing of an agent has nothing to add; one that does not answer is named in the result.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from ..certs.servers import ExpectedServer
 from ..formats import strict_json
 from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
 from .bets import parse_bet
-from .config import OrderSettings, VerifierConfig
+from .config import VerifierConfig
 
 ANSWER_S = 10.0
 ARRIVAL_S = 5.0
@@ -28,6 +29,8 @@ AT_ONCE = 4
 MAX_ANSWER = 4 << 20
 NOTHING = "the log holds no entry of"
 """How a monitor says that it has never seen the agent."""
+Window = tuple[float, float]
+"""A window of the past: start <= t < end, NumericDates."""
 Arrived = Callable[[str, Collection[str]], Awaitable[bool]]
 """Whether all BETs of an issuer with these ids are here."""
 
@@ -39,47 +42,54 @@ class Pulling:
         """Raises UsageError and VerificationError for files that cannot be used."""
         self._period = config.period_s
         self._arrived = arrived
-        self._under_way: dict[str, asyncio.Task[list[str]]] = {}
+        self._under_way: dict[tuple[str, Window | None], asyncio.Task[list[str]]] = {}
         self._turn = asyncio.Semaphore(AT_ONCE)
-        self._monitors = []
-        for settings in config.orders:
+        self._monitors: list[tuple[str, str, ssl.SSLContext]] = []
+        for monitor in config.known_monitors:
+            if monitor.orders is None:
+                continue
             listener = config.listener
             context = client_context(listener.ca, listener.cert, listener.key)
-            ExpectedServer(settings.monitor, listener.trust_domain, listener.ca, listener.crl).watch(context)
-            self._monitors.append((settings, context))
+            ExpectedServer(monitor.name, listener.trust_domain, listener.ca, listener.crl).watch(context)
+            self._monitors.append((monitor.name, monitor.orders, context))
 
-    async def pull_all(self, agents: Sequence[str]) -> dict[str, list[str]]:
-        """Have all monitors report on these agents. By agent what stood in the way, in words."""
-        return dict(zip(agents, await asyncio.gather(*map(self._shared, agents)), strict=True))
+    async def pull_all(self, agents: Sequence[str], window: Window | None = None) -> dict[str, list[str]]:
+        """Have all monitors report on these agents, over the period up to now or a window of the past.
 
-    async def _shared(self, agent: str) -> list[str]:
+        By agent what stood in the way, in words.
+        """
+        found = await asyncio.gather(*(self._shared(agent, window) for agent in agents))
+        return dict(zip(agents, found, strict=True))
+
+    async def _shared(self, agent: str, window: Window | None) -> list[str]:
         if not self._monitors:
             return ["this Verifier can ask no monitor"]
-        task = self._under_way.get(agent)
+        task = self._under_way.get((agent, window))
         if task is None:
-            task = self._under_way[agent] = asyncio.create_task(self._pull(agent))
-            task.add_done_callback(lambda _: self._under_way.pop(agent, None))
+            task = self._under_way[agent, window] = asyncio.create_task(self._pull(agent, window))
+            task.add_done_callback(lambda _: self._under_way.pop((agent, window), None))
         return await asyncio.shield(task)
 
-    async def _pull(self, agent: str) -> list[str]:
+    async def _pull(self, agent: str, window: Window | None) -> list[str]:
+        body: dict[str, Any] = {"agent": agent}
         async with self._turn:
-            asked = (self._ask(settings, context, agent) for settings, context in self._monitors)
+            body |= {"from": time.time() - self._period} if window is None else {"from": window[0], "to": window[1]}
+            asked = (self._ask(*monitor, orjson.dumps(body)) for monitor in self._monitors)
             return [problem for problem in await asyncio.gather(*asked) if problem]
 
-    async def _ask(self, settings: OrderSettings, context: Any, agent: str) -> str:
+    async def _ask(self, monitor: str, url: str, context: ssl.SSLContext, body: bytes) -> str:
         try:
-            tokens = await self._order(settings, context, agent)
-            await self._wait(settings.monitor, [parse_bet(token).jti for token in tokens])
+            tokens = await self._order(url, context, body)
+            await self._wait(monitor, [parse_bet(token).jti for token in tokens])
         except (LictorError, aiohttp.ClientError, OSError) as e:  # a TimeoutError is an OSError
-            return f"{settings.monitor} was not heard: {str(e) or type(e).__name__}"
+            return f"{monitor} was not heard: {str(e) or type(e).__name__}"
         return ""
 
-    async def _order(self, settings: OrderSettings, context: Any, agent: str) -> list[str]:
-        body = orjson.dumps({"agent": agent, "from": time.time() - self._period})
+    async def _order(self, url: str, context: ssl.SSLContext, body: bytes) -> list[str]:
         timeout = aiohttp.ClientTimeout(total=ANSWER_S)
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
-            session.post(f"{settings.url}/orders/bet", data=body, ssl=context, allow_redirects=False) as answer,
+            session.post(f"{url}/orders/bet", data=body, ssl=context, allow_redirects=False) as answer,
         ):
             data = bytearray()
             async for chunk in answer.content.iter_chunked(65536):

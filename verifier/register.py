@@ -13,9 +13,9 @@ it): the worst of them. Without any there is nothing to say. Kept in SQLite; a c
 
 from __future__ import annotations
 
+import math
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from typing import Any
 import orjson
 
 from ..evidence.bet import Bet
-from ..formats.errors import LedgerError, UsageError
+from . import contradictions, known_logs
 from .appraisal import Reason, References, appraise
+from .database import Database
 from .ear import STATUSES, Submodule, worst
+from .known_logs import KnownLogs
 
-_FORMAT = 1
 _SCHEMA = """
 CREATE TABLE bets (
     issuer TEXT NOT NULL, jti TEXT NOT NULL, agent TEXT NOT NULL, policy TEXT NOT NULL, digests TEXT NOT NULL,
@@ -39,16 +40,9 @@ CREATE INDEX by_prev ON bets (issuer, prev) WHERE prev IS NOT NULL;
 CREATE INDEX by_chain ON bets (issuer, agent, policy, end, start) WHERE chained;
 CREATE INDEX firsts ON bets (issuer, agent, policy) WHERE standing = 'first';
 CREATE INDEX by_end ON bets (end);
-CREATE TABLE roots (issuer TEXT, size INTEGER, root TEXT NOT NULL, end REAL NOT NULL, PRIMARY KEY (issuer, size))
-    WITHOUT ROWID;
-CREATE TABLE contradictions (
-    issuer TEXT, agent TEXT, what TEXT, text TEXT, at REAL NOT NULL, PRIMARY KEY (issuer, agent, what, text))
-    WITHOUT ROWID;
 """
 MAX_REASONS = 8
 """Reasons that a result names, the worst first; also policies and monitors."""
-MAX_CONTRADICTIONS = 1000
-"""How many of one monitor are kept, the first ones."""
 DEMANDED_S = 60.0
 """So much before the period the window of a BET on demand may begin; else what is past would count anew."""
 _LOOKED_AT = 4 * MAX_REASONS
@@ -57,8 +51,6 @@ _STANDINGS = {
     "restarted": ("restarted", "the BET {} begins anew: nobody vouches for the time before it"),
 }
 _WARNING = STATUSES.index("warning")
-_WHOLE_LOG = ""
-"""The agent of contradictions that concern whatever the monitor says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,50 +61,67 @@ class Taken:
     contradictions: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which BETs count: windows that ended in (`ended_after`, `ended_until`] and did not begin too early."""
+
+    ended_after: float
+    ended_until: float
+    began: float
+    demanded_began: float
+
+    @classmethod
+    def last(cls, period: float, now: float) -> Span:
+        """Those that ended in the last `period` seconds."""
+        return cls(now - period, math.inf, -math.inf, now - period - DEMANDED_S)
+
+    @classmethod
+    def within(cls, start: float, end: float) -> Span:
+        """Those that lie in a window of the past."""
+        return cls(start, end, start, start)
+
+
+OfMonitor = Callable[[str], Iterable[Reason]]
+
+
 class Register:
     """One process writes it, one thread at a time. Every method raises LedgerError if the file cannot be used."""
 
     def __init__(self, path: Path) -> None:
         """Open or make the register. Raises UsageError if that cannot be."""
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            (form,) = self._db.execute("PRAGMA user_version").fetchone()
-            if form == 0:
-                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_FORMAT}; COMMIT;")
-            elif form != _FORMAT:
-                raise UsageError(f"the register {path} has the format {form}, expected {_FORMAT}")
-            path.chmod(0o600)
-        except (sqlite3.Error, OSError) as e:
-            raise UsageError(f"the register {path} cannot be opened: {e}") from None
+        self._db = Database(path, _SCHEMA + contradictions.SCHEMA + known_logs.SCHEMA)
+        self.logs = KnownLogs(self._db)
 
     def add(self, bets: Iterable[Bet], now: float) -> list[Taken]:
         """Take verified BETs in, all or none."""
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             return [_add(db, one, now) for one in bets]
 
     def appraisal(
         self,
         agent: str,
-        now: float,
-        period: float,
+        span: Span,
         references: References,
         nonce: str | None = None,
         more: Iterable[Reason] = (),
+        of_monitor: OfMonitor = lambda issuer: (),
     ) -> Submodule:
-        """What is to be said of an agent now; `more` reasons come from whoever asks."""
-        with self._reading() as db:
-            since = (agent, now - period, now - period - DEMANDED_S)
-            groups = db.execute(_GROUPS, since).fetchall()
-            flagged = db.execute(_FLAGGED, (*since, _LOOKED_AT)).fetchall()
+        """What is to be said of an agent over a span of time.
+
+        `more` reasons come from whoever asks, `of_monitor` are those against all that a monitor says.
+        """
+        with self._db.reading() as db:
+            which = (agent, span.ended_after, span.ended_until, span.began, span.demanded_began)
+            groups = db.execute(_GROUPS, which).fetchall()
+            flagged = db.execute(_FLAGGED, (*which, _LOOKED_AT)).fetchall()
             issuers = list(dict.fromkeys(group[0] for group in groups))
-            against = list(_against(db, agent, issuers))
+            against = list(contradictions.against(db, agent, issuers, MAX_REASONS))
         policies = {group[1]: set[str]() for group in groups}
         for _, policy, digests, *_ in groups:
             policies[policy].update(digests.split())
         reasons = [*more, *(Reason.of(what, "contraindicated", text) for what, text in against)]
+        for issuer in issuers:
+            reasons += of_monitor(issuer)
         for policy, found in policies.items():
             reasons += references.reasons(policy, found)
         reasons += references.missing(agent, policies) if policies else ()
@@ -136,59 +145,39 @@ class Register:
     def holds(self, issuer: str, ids: Iterable[str]) -> bool:
         """Whether all these BETs of a monitor are here."""
         sql = "SELECT 1 FROM bets WHERE issuer = ? AND jti = ?"
-        with self._reading() as db:
+        with self._db.reading() as db:
             return all(db.execute(sql, (issuer, jti)).fetchone() for jti in ids)
 
     def count(self) -> int:
         """How many BETs are here."""
-        with self._reading() as db:
+        with self._db.reading() as db:
             return int(db.execute("SELECT count(*) FROM bets").fetchone()[0])
 
     def forgive(self, monitor: str) -> list[str]:
-        """Somebody has looked into the contradictions of a monitor: drop them. Their texts."""
-        with self._transaction() as db:
-            found = db.execute("SELECT text FROM contradictions WHERE issuer = ? ORDER BY at", (monitor,)).fetchall()
-            db.execute("DELETE FROM contradictions WHERE issuer = ?", (monitor,))
-            return [text for (text,) in found]
+        """Somebody has looked into what contradicts: drop it, and take up the monitor's log anew. The texts."""
+        with self._db.transaction() as db:
+            known_logs.drop(db, monitor)
+            return contradictions.drop(db, monitor)
 
     def forget(self, before: float) -> int:
         """Drop the BETs of windows that ended before; how many there were. Contradictions stay."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM roots WHERE end < ?", (before,))
+        with self._db.transaction() as db:
+            known_logs.forget(db, before)
             return db.execute("DELETE FROM bets WHERE end < ?", (before,)).rowcount
 
     def close(self) -> None:
         self._db.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-        except sqlite3.Error as e:
-            raise LedgerError(f"the register cannot be written: {e}") from None
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        try:
-            yield self._db
-        except sqlite3.Error as e:
-            raise LedgerError(f"the register cannot be read: {e}") from None
-
-
+_SPAN = "agent = ? AND end > ? AND end <= ? AND start >= CASE WHEN chained THEN ? ELSE ? END"
 _GROUPS = f"""
 SELECT issuer, policy, digests,
        max(rank, CASE WHEN standing IN ('gap', 'restarted') THEN {_WARNING} ELSE 0 END) AS shown,
        count(*), sum(entries), max(end)
-FROM bets WHERE agent = ? AND end > ? AND (chained OR start > ?) GROUP BY issuer, policy, digests, shown"""  # noqa: S608 - constants only
-_FLAGGED = """
-SELECT reasons, standing, jti FROM bets WHERE agent = ? AND end > ? AND (chained OR start > ?)
-AND (reasons <> '[]' OR standing IN ('gap', 'restarted')) ORDER BY rank DESC, end DESC LIMIT ?"""
+FROM bets WHERE {_SPAN} GROUP BY issuer, policy, digests, shown"""  # noqa: S608 - constants only
+_FLAGGED = f"""
+SELECT reasons, standing, jti FROM bets WHERE {_SPAN}
+AND (reasons <> '[]' OR standing IN ('gap', 'restarted')) ORDER BY rank DESC, end DESC LIMIT ?"""  # noqa: S608
 _COLUMNS = (
     "issuer, jti, agent, policy, digests, chained, prev, standing, start, end, size, entries, rank, reasons, token"
 )
@@ -199,7 +188,8 @@ def _add(db: sqlite3.Connection, bet: Bet, now: float) -> Taken:
     if same is not None:
         if same[0].split(".")[1] == bet.token.split(".")[1]:
             return Taken(False)
-        return Taken(False, _keep(db, bet, [("equivocated", f"two BETs have the id {bet.jti}")], now))
+        found = [("equivocated", f"two BETs have the id {bet.jti}")]
+        return Taken(False, contradictions.keep(db, bet.issuer, bet.subject, found, now))
     chained = bet.ext.get("evaluation_mode") != "on_demand"
     named = bet.ext.get("prev_bet")
     prev = named if chained and isinstance(named, str) else None
@@ -211,13 +201,13 @@ def _add(db: sqlite3.Connection, bet: Bet, now: float) -> Taken:
         sql = f"""UPDATE bets SET standing = {first} WHERE issuer = ? AND agent = ? AND policy = ?
                   AND standing = 'first' AND start >= ?"""  # noqa: S608 - constants only
         db.execute(sql, (*chain, bet.end))
-    found = [*_contradictions(db, bet, chain, prev, chained), *_history(db, bet, prev)]
+    found = [*_contradictions(db, bet, chain, prev, chained), *_history(db, bet, prev, now)]
     status, reasons = appraise(bet)
     row = (bet.issuer, bet.jti, bet.subject, bet.policy, " ".join(_digests(bet)), chained, prev, standing)
     said = orjson.dumps([asdict(reason) for reason in reasons]).decode()
     measured = (bet.start, bet.end, bet.ext.get("checkpoint_size"), bet.ext.get("count", 0), STATUSES.index(status))
     db.execute(f"INSERT INTO bets VALUES ({','.join('?' * 15)})", (*row, *measured, said, bet.token))  # noqa: S608
-    return Taken(True, _keep(db, bet, found, now))
+    return Taken(True, contradictions.keep(db, bet.issuer, bet.subject, found, now))
 
 
 def _digests(bet: Bet) -> list[str]:
@@ -269,41 +259,15 @@ def _linked(one: tuple[str, str, str, float], following: tuple[str, str, str, fl
         yield "not_contiguous", f"the window of {following[0]} does not begin where that of {one[0]} ended"
 
 
-def _history(db: sqlite3.Connection, bet: Bet, prev: object) -> Iterator[tuple[str, str]]:
+def _history(db: sqlite3.Connection, bet: Bet, prev: object, now: float) -> Iterator[tuple[str, str]]:
     """Of the log as a whole: one root at each size, and it only grows."""
     size, root = bet.ext.get("checkpoint_size"), bet.ext.get("checkpoint_root")
     if not isinstance(size, int) or not isinstance(root, str):
         return
-    seen = db.execute("SELECT root FROM roots WHERE issuer = ? AND size = ?", (bet.issuer, size)).fetchone()
-    if seen is None:
-        db.execute("INSERT INTO roots VALUES (?,?,?,?)", (bet.issuer, size, root, bet.end))
-    elif seen[0] != root:
-        yield "two_histories", f"the log of {bet.issuer} has shown two roots for its size {size}"
+    yield from known_logs.saw(db, bet.issuer, (size, root), bet.end, now)
     before = db.execute("SELECT size FROM bets WHERE issuer = ? AND jti = ?", (bet.issuer, prev)).fetchall()
     after = db.execute("SELECT size FROM bets WHERE issuer = ? AND prev = ?", (bet.issuer, bet.jti)).fetchall()
     if any(one > size for (one,) in before if one is not None) or any(
         one < size for (one,) in after if one is not None
     ):
         yield "log_shrank", f"the log of {bet.issuer} was longer before it had the {size} entries of {bet.jti}"
-
-
-def _keep(db: sqlite3.Connection, bet: Bet, found: list[tuple[str, str]], now: float) -> tuple[str, ...]:
-    for what, text in found:
-        (kept,) = db.execute("SELECT count(*) FROM contradictions WHERE issuer = ?", (bet.issuer,)).fetchone()
-        if kept < MAX_CONTRADICTIONS:
-            agent = _WHOLE_LOG if what in ("two_histories", "log_shrank") else bet.subject
-            row = (bet.issuer, agent, what, text, now)
-            db.execute("INSERT OR IGNORE INTO contradictions VALUES (?,?,?,?,?)", row)
-    return tuple(text for _, text in found)
-
-
-def _against(db: sqlite3.Connection, agent: str, issuers: list[str]) -> Iterator[tuple[str, str]]:
-    """Contradictions about the agent, and about the logs of those who have said something of it."""
-    yield from db.execute(
-        "SELECT what, text FROM contradictions WHERE agent = ? ORDER BY at LIMIT ?", (agent, MAX_REASONS)
-    ).fetchall()
-    for issuer in issuers[:MAX_REASONS]:
-        yield from db.execute(
-            "SELECT what, text FROM contradictions WHERE issuer = ? AND agent = ? ORDER BY at LIMIT ?",
-            (issuer, _WHOLE_LOG, MAX_REASONS),
-        ).fetchall()

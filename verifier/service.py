@@ -21,8 +21,10 @@ from ..formats import strict_json
 from ..formats.errors import FormatError, LictorError, UsageError
 from ..formats.settings import schema_of
 from .config import VerifierConfig
+from .consistency import Checked, LogState
 from .desk import Desk
 from .ear import PROFILES, Profile
+from .log_watch import LogWatch
 from .pulling import Pulling
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Service:
         self._stopping = asyncio.Event()
         self._evidence, self._question = _validator("Evidence"), _validator("Question")
         self._pulling = Pulling(config, self._arrived)
+        self._logs = LogWatch(config, self._log_state, self._take_log)
         self._callers = Callers(config.listener, MAX_BODY)
         router = self._callers.app.router
         router.add_post("/evidence", self._take)
@@ -80,12 +83,14 @@ class Service:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
             upkeep = asyncio.create_task(self._upkeep())
+            self._logs.start()
             ready()
             await self._stopping.wait()
         finally:
             if upkeep is not None:
                 upkeep.cancel()
             await self._callers.stop()
+            await self._logs.stop()
             await asyncio.to_thread(self._thread.shutdown)
             self._desk.close()
 
@@ -125,10 +130,11 @@ class Service:
 
     async def _answer(self, request: web.Request, asked: dict[str, Any]) -> web.Response:
         caller, profile, agents, nonce = request[CALLER], _profile(asked), asked["agents"], asked.get("nonce")
+        window = (float(asked["window"]["start"]), float(asked["window"]["end"])) if "window" in asked else None
         try:
-            self._desk.check_question(caller, agents, nonce)
-            stale = await self._pulling.pull_all(agents) if asked.get("fresh") else {}
-            token = await self._work(lambda: self._desk.result(caller, agents, nonce, profile, stale))
+            self._desk.check_question(caller, agents, nonce, window)
+            stale = await self._pulling.pull_all(agents, window) if asked.get("fresh") or window is not None else {}
+            token = await self._work(lambda: self._desk.result(caller, agents, nonce, profile, stale, window))
         except UsageError as e:
             raise web.HTTPBadRequest(text=f"{e}\n") from None
         kind = f'application/eat+jwt; eat_profile="{PROFILES[profile]}"'
@@ -137,12 +143,19 @@ class Service:
     async def _arrived(self, monitor: str, ids: Collection[str]) -> bool:
         return await self._work(lambda: self._desk.holds(monitor, ids))
 
+    async def _log_state(self, monitor: str) -> LogState:
+        return await self._work(lambda: self._desk.log_state(monitor))
+
+    async def _take_log(self, monitor: str, checked: Checked) -> None:
+        await self._work(lambda: self._desk.take_log(monitor, checked))
+
     async def _jwks(self, request: web.Request) -> web.Response:
         return web.json_response({"keys": [self._desk.jwk]})
 
     async def _health(self, request: web.Request) -> web.Response:
         bets = await self._work(self._desk.count)
-        return web.json_response({"status": "ok", "verifier": self._config.spiffe_id, "bets": bets}, headers=_FRESH)
+        said = {"status": "ok", "verifier": self._config.spiffe_id, "bets": bets, "logs": self._logs.health()}
+        return web.json_response(said, headers=_FRESH)
 
     async def _openapi(self, request: web.Request) -> web.Response:
         return web.json_response(openapi())

@@ -61,7 +61,7 @@ class VerifierProcess:
     def takes_orders(self, monitor: Monitor) -> None:
         """Start, and let evidence be asked for there."""
         name = f"spiffe://{self.domain.name}/monitor/{monitor.name}"
-        table = f'[[orders]]\nmonitor = "{name}"\nurl = "https://127.0.0.1:{self.orders}"\n'
+        table = f'[[monitor]]\nname = "{name}"\norders = "https://127.0.0.1:{self.orders}"\n'
         self.config.write_text(self.config.read_text() + table)
         self.start()
 

@@ -34,6 +34,7 @@ def made(pusher: Pusher, **changes: Any) -> Bet:
         ({"iss": "spiffe://p.test/monitor/two"}, "and was sent by"),
         ({"ext": {"log_origin": "p.test/monitor/two"}}, "about the log p.test/monitor/two"),
         ({"ext": {"log_origin": None}}, "about the log None"),
+        ({"ext": {"checkpoint_root": None}}, "does not name the tree"),
     ],
 )
 def test_a_monitor_speaks_for_itself_only(pusher: Pusher, changes: dict[str, Any], what: str | None) -> None:

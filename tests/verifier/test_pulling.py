@@ -35,7 +35,7 @@ def configuration(folder: Path, domain: TrustDomain, port: int, monitor: str = M
     path = folder / "verifier.toml"
     path.write_text(
         f'name = "v"\nlisten = "127.0.0.1:1"\ntrust = "{domain.path}"\nregister = "r.db"\nperiod_s = 60\n'
-        f'[[orders]]\nmonitor = "{monitor}"\nurl = "https://127.0.0.1:{port}/"\n'
+        f'[[monitor]]\nname = "{monitor}"\norders = "https://127.0.0.1:{port}/"\n'
     )
     return load(path)
 
@@ -149,5 +149,5 @@ async def test_a_verifier_that_can_ask_nobody_says_so(tmp_path: Path, domain: Tr
 
 
 def test_monitors_are_named_by_their_spiffe_ids(tmp_path: Path, domain: TrustDomain) -> None:
-    with pytest.raises(UsageError, match=r"orders\[0\]\.monitor"):
+    with pytest.raises(UsageError, match=r"monitor\[0\]\.name"):
         configuration(tmp_path, domain, 1, "spiffe://Q/x")

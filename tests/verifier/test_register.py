@@ -12,7 +12,7 @@ from lictor.evidence.bet import Bet
 from lictor.formats.errors import UsageError
 from lictor.verifier.appraisal import References
 from lictor.verifier.ear import Submodule
-from lictor.verifier.register import Register
+from lictor.verifier.register import Register, Span
 
 ISSUER, AGENT, POLICY = "spiffe://x/monitor/m", "spiffe://x/agent/a", "urn:p"
 OTHER = "spiffe://x/monitor/other"
@@ -61,7 +61,7 @@ def take(register: Register, *bets: Bet, references: References | None = None) -
 
 
 def said(register: Register, references: References | None = None, period: float = 3600) -> Submodule:
-    return register.appraisal(AGENT, NOW, period, references or References())
+    return register.appraisal(AGENT, Span.last(period, NOW), references or References())
 
 
 def whats(module: Submodule) -> list[str]:
@@ -157,7 +157,7 @@ def test_what_no_honest_monitor_says(register: Register, lie: str, backwards: bo
     module = said(register)
     if "agent" in lie and backwards:
         # It is told of the one whose BET brought it to light.
-        module = register.appraisal("spiffe://x/agent/b", NOW, 3600, References())
+        module = register.appraisal("spiffe://x/agent/b", Span.last(3600, NOW), References())
     assert module.status == "contraindicated"
     assert what in whats(module)
     assert register.forgive(OTHER) == []
@@ -173,9 +173,9 @@ def test_a_contradiction_does_not_pass_with_time(register: Register) -> None:
 def test_a_log_with_two_histories_discredits_all_that_it_says(register: Register) -> None:
     take(register, *LIES["two_histories"])
     third = "spiffe://x/agent/c"
-    assert register.appraisal(third, NOW, 3600, References()).status == "none"
+    assert register.appraisal(third, Span.last(3600, NOW), References()).status == "none"
     register.add([bet("k", subject=third, at=300)], NOW)
-    assert register.appraisal(third, NOW, 3600, References()).status == "contraindicated"
+    assert register.appraisal(third, Span.last(3600, NOW), References()).status == "contraindicated"
 
 
 def test_one_monitor_cannot_speak_into_the_chains_of_another(register: Register) -> None:
@@ -245,7 +245,7 @@ def test_what_is_old_is_dropped(register: Register) -> None:
 
 
 def test_what_is_said_and_kept_is_bounded(register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lictor.verifier.register.MAX_CONTRADICTIONS", 5)
+    monkeypatch.setattr("lictor.verifier.contradictions.MAX_KEPT", 5)
     many = [bet(f"j{n}", f"i{n}", 100 + n, policy="urn:" + "p" * 2000) for n in range(40)]
     module = take(register, *many)
     assert len(module.behavior["reasons"]) == 8

@@ -326,7 +326,12 @@ async def test_reference_copies_that_disappear_stay_in_force(
     [
         ("", "there is no"),
         ("period_s = 0", "period_s"),
-        ('monitor = ["x"]', r"unknown key monitor, did you mean monitors\?"),
+        ('relying_party = ["x"]', r"unknown key relying_party, did you mean relying_parties\?"),
+        ('[[monitor]]\nname = "spiffe://V/x"', r"monitor\[0\]\.name"),
+        ('[[monitor]]\nname = "spiffe://v.test/m"\n' * 2, r"monitor\[1\]\.name: spiffe://v.test/m has a table already"),
+        ('[[monitor]]\nname = "spiffe://v.test/m"\nlog = "http://127.0.0.1:1"', r"monitor\[0\]\.log"),
+        ("[logs]\nquorum = 1", "logs.quorum needs the witnesses' keys"),
+        ('[logs]\nwitnesses = ["nowhere"]', "the witness keys in .*nowhere cannot be read"),
         ('monitors = ["spiffe://v.test/*/x"]', "monitors: the subject"),
         ("relying_parties = []", "relying_parties"),
         ('[references]\ndirectory = "nowhere"', "nowhere cannot be read"),
@@ -394,8 +399,8 @@ def test_documented() -> None:
         inner = table.get("items", table).get("properties", {})
         for name in [f"{key}.{one}" for one in inner] or [key]:
             assert f"`{name}`" in text
-    code = (folder / "verifier/register.py").read_text() + (folder / "verifier/appraisal.py").read_text()
-    named = set(re.findall(r'(?:yield |Reason\.of\()"([a-z_]+)"', code))
-    assert {"forked", "violations", "policy_missing"} <= named
+    code = "".join(path.read_text() for path in (folder / "verifier").glob("*.py"))
+    named = set(re.findall(r'(?:yield |Reason\.of\(|against\.append\(\()"([a-z_]+)"', code))
+    assert {"forked", "violations", "policy_missing", "two_histories", "not_checked"} <= named
     assert "`not_fresh`" in text
     assert not [what for what in named if f"`{what}`" not in text]

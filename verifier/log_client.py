@@ -1,0 +1,134 @@
+"""Reads the log of one monitor by its API (`proxy/api`: checkpoint, tiles, keys), over mutual TLS.
+
+What comes is bounded and nothing of it is believed: checkpoints are verified by keys that the CA vouches for, tiles by
+the tree that was signed (`tiles`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..certs.callers import Listener
+from ..certs.contexts import client_context
+from ..certs.servers import ExpectedServer
+from ..evidence.checkpoint import Checkpoint, Verifier, verify_checkpoint
+from ..evidence.tiles import Tile
+from ..formats import strict_json
+from ..formats.cosignature import CheckpointPolicy
+from ..formats.errors import FormatError, LictorError, VerificationError
+from ..formats.signed_note import MAX_NOTE, parse_note
+from .proof import log_keys
+from .tiles import Missing, Tiles, Tree, Unchecked
+
+ANSWER_S = 10.0
+MAX_KEYS = 1 << 20
+MAX_TILE = 1 << 13
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A checkpoint that the log signed; `witnessed`: so did enough witnesses."""
+
+    tree: Tree
+    witnessed: bool
+
+
+class LogClient:
+    """Used by one thread at a time. Every method raises Unchecked if the log cannot be read."""
+
+    def __init__(self, monitor: str, url: str, listener: Listener) -> None:
+        """`listener`: by whose certificate it asks. Raises UsageError and VerificationError for files."""
+        self.monitor = monitor
+        self._origin = monitor.removeprefix("spiffe://")
+        self._ca = listener.ca.read_bytes()
+        self._server = ExpectedServer(monitor, listener.trust_domain, listener.ca, listener.crl)
+        self._context = client_context(listener.ca, listener.cert, listener.key)
+        self._address = urlsplit(url)
+        self._connection: http.client.HTTPSConnection | None = None
+        self._keys: list[Verifier] = []
+        self._tiles: Tiles | None = None
+
+    def shown(self, policy: CheckpointPolicy | None) -> Shown:
+        """The checkpoint that it serves now."""
+        try:
+            note = self._get("/checkpoint", MAX_NOTE).decode()
+            checkpoint = self._verified(note)
+            witnessed = policy is not None and policy.holds(parse_note(note))
+        except (FormatError, VerificationError, UnicodeDecodeError) as e:
+            raise Unchecked(f"its checkpoint cannot be relied on: {e}") from None
+        tree = Tree(checkpoint.size, checkpoint.root)
+        if self._tiles is not None and tree.size < self._tiles.tree.size:
+            self._tiles = None  # whether it still has them is to be seen
+        return Shown(tree, witnessed)
+
+    def tiles(self, tree: Tree) -> Tiles:
+        """Its tiles, of this tree. Raises Missing if it says that it has them not."""
+        if self._tiles is None or self._tiles.tree != tree:
+            self._tiles = Tiles(tree, self._tile)
+        return self._tiles
+
+    def abort(self) -> None:
+        """From another thread: whatever is waited for ends now."""
+        connection = self._connection
+        if connection is not None and connection.sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
+    def _close(self) -> None:
+        """The next question opens another connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _verified(self, note: str) -> Checkpoint:
+        try:
+            return verify_checkpoint(note, self._origin, self._keys)
+        except VerificationError:
+            # Keys are exchanged now and then; those that were good stay good no longer than the monitor shows them.
+            jwks = strict_json.loads_object(self._get("/jwks.json", MAX_KEYS)).get("keys")
+            self._keys = log_keys(_objects(jwks), self._origin, self._ca)
+            return verify_checkpoint(note, self._origin, self._keys)
+
+    def _tile(self, tile: Tile) -> bytes:
+        return self._get(f"/tile/{tile}", MAX_TILE)
+
+    def _get(self, path: str, limit: int) -> bytes:
+        try:
+            connection = self._connection or self._connected()
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            data = answer.read(limit + 1)
+        except (OSError, ValueError, http.client.HTTPException) as e:
+            self._close()
+            raise Unchecked(f"it does not answer: {e or type(e).__name__}") from None
+        if len(data) > limit:
+            self._close()
+            raise Unchecked(f"its answer to {path} has more than {limit} octets")
+        if answer.status == 200:
+            return data
+        if answer.will_close:
+            self._close()
+        said = data[:200].decode("utf-8", "replace").strip()
+        raise (Missing if answer.status == 404 else Unchecked)(f"it answers {answer.status} to {path} ({said})")
+
+    def _connected(self) -> http.client.HTTPSConnection:
+        host, port = self._address.hostname or "", self._address.port
+        self._connection = made = http.client.HTTPSConnection(host, port, context=self._context, timeout=ANSWER_S)
+        try:
+            made.connect()
+            self._server.check(made.sock.getpeercert(True))
+        except LictorError as e:
+            self._close()
+            raise Unchecked(str(e)) from None
+        return made
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise FormatError("its keys are no JWK Set")
+    return value
