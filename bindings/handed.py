@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..formats.errors import FormatError
+from ..formats.signed_note import Note, parse_note
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -25,7 +28,8 @@ class Handed:
 
     `to` are the SPIFFE IDs of whom it goes to, as far as the catalog names them. `depth` counts the delegations since
     the workflow began, this one included; None: somebody on the way does not say. `scores` holds the lowest
-    `perf_score` by `perf_profile`, of a profile that every node of the caller states.
+    `perf_score` by `perf_profile`, of a profile that every node of the caller states. `checkpoint` is of the log that
+    the evidence rests on, signed by the caller's monitor; under it stand the cosignatures of witnesses, not verified.
     """
 
     inbound: bool
@@ -33,6 +37,7 @@ class Handed:
     depth: int | None = None
     shown: tuple[Shown, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: Note | None = None
 
 
 def handed_of(parameters: Mapping[str, Any]) -> Handed | None:
@@ -48,7 +53,11 @@ def handed_of(parameters: Mapping[str, Any]) -> Handed | None:
     if not isinstance(evidence, list | tuple) or not all(map(_is_evidence, evidence)):
         return None
     shown = tuple(Shown(one["policy"], one["result"], float(one["until"])) for one in evidence)
-    return Handed(True, tuple(to), depth, shown, scores)
+    try:
+        note = parse_note(parameters["checkpoint"]) if "checkpoint" in parameters else None
+    except (FormatError, TypeError):
+        return None
+    return Handed(True, tuple(to), depth, shown, scores, note)
 
 
 def _is_evidence(one: Any) -> bool:

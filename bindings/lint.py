@@ -92,6 +92,7 @@ def lint(bindings: Sequence[Binding], catalog: Catalog | None = None, own_urn: s
         found += _limited(place, place.path, _broad(place))
         found += _limited(place, place.path, _unreachable(place, places))
         found += _opens(place, places)
+        found += _split(place)
     order = {binding.policy_id: i for i, binding in enumerate(bindings)}
     return sorted([*found, *_disjoint(places)], key=lambda finding: order[finding.policy_id])
 
@@ -194,6 +195,16 @@ def _have_nothing(one: _Place, other: _Place) -> bool:
     if len(one.values) * len(other.values) > MAX_PAIRS:
         return False
     return not any(overlap(a, b) for a in one.values for b in other.values)
+
+
+def _split(place: _Place) -> Iterator[Finding]:
+    """Witnesses of whom two groups that have nobody in common are each enough."""
+    asked = place.behavior.criteria.get("incoming", {}).get("witnesses") if place.kind == "delegation" else None
+    if asked is None or (quorum := asked.get("quorum", len(asked["keys"]))) * 2 > len(asked["keys"]):
+        return
+    where = f"{place.path}.compliance_criteria.incoming.witnesses.quorum"
+    text = f"{quorum} of {len(asked['keys'])} witnesses may each see another history; more than half cannot"
+    yield place.finding(where, "split", text)
 
 
 def _opens(place: _Place, places: Sequence[_Place]) -> Iterator[Finding]:

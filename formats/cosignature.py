@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -77,6 +78,21 @@ class CheckpointPolicy:
     def holds(self, note: Note) -> bool:
         """Whether enough of them did. Raises VerificationError like `signers`."""
         return len(self.signers(note)) >= self.quorum
+
+    def times(self, note: Note, until: float) -> list[int]:
+        """When (POSIX seconds) each of the witnesses that cosigned it `until` then did so last.
+
+        Wrong cosignatures count for nothing.
+        """
+        each = ([at for at in _times(witness, note) if at <= until] for witness in self.witnesses)
+        return [max(times) for times in each if times]
+
+
+def _times(witness: Witness, note: Note) -> Iterator[int]:
+    for line in note.signatures:
+        if witness.signed(line):
+            with suppress(VerificationError):
+                yield witness.verify(line, note.text)
 
 
 def cosigners(note: Note, witnesses: Iterable[Witness]) -> tuple[str, ...]:

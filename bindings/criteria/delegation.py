@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...formats.cosignature import CheckpointPolicy, Witness
+from ...formats.errors import FormatError, UsageError
+from ...formats.signed_note import Note
 from ..criterion import PASS, Happening, Outcome
 from ..handed import Handed
 from ..patterns import AllowSet
 from ..subjects import applies_to, check_subject
 from ..used import Used
 
+_SKEW = 30.0
 _RESULTS = {"pass": ("pass",), "partial": ("pass", "partial")}
 _UNKNOWN = Outcome(False, "delegation_unknown", "This is no delegation that the monitor knows enough of.")
 
@@ -43,6 +47,24 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
+class Witnessed:
+    """Asked of the checkpoint that came along: cosignatures of a quorum, none older than `max_age` (None: any)."""
+
+    policy: CheckpointPolicy
+    max_age: float | None = None
+
+    def judge(self, now: float, checkpoint: Note | None) -> Outcome:
+        quorum, found = self.policy.quorum, self.policy.times(checkpoint, now + _SKEW) if checkpoint is not None else []
+        if len(found) < quorum:
+            text = f"The log behind the evidence must be cosigned by {quorum} of the witnesses that are known here."
+            return _refused("not_witnessed", text)
+        if self.max_age is not None and sum(now - seconds <= self.max_age for seconds in found) < quorum:
+            text = f"The witnesses' cosignatures may be {self.max_age:g} s old; try again when there are fresh ones."
+            return _refused("witnessed_too_long_ago", text)
+        return PASS
+
+
+@dataclass(frozen=True, slots=True)
 class Incoming:
     """Asked of a caller and of what its monitor shows; None: not asked."""
 
@@ -53,6 +75,7 @@ class Incoming:
     max_depth: int | None = None
     profile: str | None = None
     min_score: float = 0.0
+    witnessed: Witnessed | None = None
 
     def judge(self, now: Happening, handed: Handed) -> Outcome:
         if self.issuers is not None and not applies_to(self.issuers, now.agent_id):
@@ -66,7 +89,10 @@ class Incoming:
         if self.profile is not None and not handed.scores.get(self.profile, -1.0) >= self.min_score:
             text = f"A perf_score of {self.min_score:g} or more in the profile {self.profile} must be shown."
             return _refused("performance_not_shown", text)
-        return _depth(handed, self.max_depth)
+        deep = _depth(handed, self.max_depth)
+        if not deep.ok or self.witnessed is None:
+            return deep
+        return self.witnessed.judge(now.time, handed.checkpoint)
 
 
 def _all(found: Any) -> bool:
@@ -137,4 +163,17 @@ def _incoming(asked: Mapping[str, Any]) -> Incoming:
         max_depth=asked.get("max_depth"),
         profile=performance.get("profile"),
         min_score=float(performance.get("min_score", 0)),
+        witnessed=_witnessed(asked["witnesses"]) if "witnesses" in asked else None,
     )
+
+
+def _witnessed(asked: Mapping[str, Any]) -> Witnessed:
+    try:
+        witnesses = tuple(map(Witness.parse, asked["keys"]))
+    except FormatError as e:
+        raise UsageError(f"incoming.witnesses.keys: {e}: `lictor witness key` prints one") from None
+    try:
+        policy = CheckpointPolicy(witnesses, asked.get("quorum", len(witnesses)))
+    except UsageError as e:
+        raise UsageError(f"incoming.witnesses: {e}") from None
+    return Witnessed(policy, float(asked["max_age_s"]) if "max_age_s" in asked else None)
