@@ -12,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ..certs.domain import AGENT_DAYS, AgentInfo, TrustDomain
+from .agent_hold import hold, holds, unhold
 from .log_view import plain
+from .ordering import config_option
 from .output import console, json_option, print_json
-from .quarantine import config_option, quarantine, quarantined, release
+from .quarantine import quarantine, quarantined, release
 
 
 def trust_option[F: Callable[..., Any]](command: F) -> F:
@@ -34,6 +36,9 @@ def command() -> None:
 
 command.add_command(quarantine)
 command.add_command(release)
+command.add_command(hold)
+command.add_command(holds)
+command.add_command(unhold)
 
 
 @command.command("add")

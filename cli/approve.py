@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,11 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..formats.errors import UsageError
-from ..proxy.config import load
-from ..proxy.operator import ask
 from .log_view import agent_name, moment, plain
+from .ordering import Orders, ordering
 from .output import console, json_option, print_json
-from .quarantine import config_option
 
 
 @click.command("approve")
@@ -23,10 +20,10 @@ from .quarantine import config_option
 @click.option("--deny", is_flag=True, help="Deny the action instead.")
 @click.option("--revoke", type=click.IntRange(min=0), metavar="N", help="Take the standing approval N back.")
 @click.option("--why", metavar="TEXT", default="", help="Is written into the log; an agent that is denied is told.")
-@config_option
+@ordering
 @json_option
 def command(
-    seq: int | None, always: bool, deny: bool, revoke: int | None, why: str, config: Path, as_json: bool
+    seq: int | None, always: bool, deny: bool, revoke: int | None, why: str, orders: Orders, as_json: bool
 ) -> None:
     """List the actions that wait for a decision and the standing approvals, or let the action of entry SEQ out.
 
@@ -36,17 +33,16 @@ def command(
         raise UsageError("--revoke stands alone")
     if seq is None and (always or deny):
         raise UsageError("--always and --deny are about one action: give its SEQ")
-    ledger = load(config).ledger.path
     if revoke is not None:
-        given = ask(ledger, "revoke", approval=revoke, why=why)
+        given = orders.give("revoke", approval=revoke, why=why)
         _tell(as_json, {"ok": True, **given}, f"revoked: {_what(given)} is held again")
     elif seq is not None:
-        done = ask(ledger, "decide", seq=seq, allow=not deny, always=always, why=why)
+        done = orders.give("decide", seq=seq, allow=not deny, always=always, why=why)
         said = "denied" if deny else "approved"
         standing = f", and its like from now on (standing approval {done['approval']})" if always else ""
         _tell(as_json, {"ok": True, **done}, f"{said}: {_what(done)}{standing}")
     else:
-        _list(ask(ledger, "waiting"), ask(ledger, "standing"), as_json)
+        _list(orders.ask("waiting"), orders.ask("standing"), as_json)
 
 
 def _tell(as_json: bool, result: dict[str, Any], text: str) -> None:

@@ -9,39 +9,22 @@ import click
 from rich.text import Text
 
 from ..formats.errors import UsageError
-from ..proxy.config import Config, load
-from ..proxy.operator import ask
 from .log_view import plain
+from .ordering import Orders, ordering, why_option
 from .output import console, json_option, print_json
-
-config_option = click.option(
-    "-c",
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("lictor.toml"),
-    show_default=True,
-    help="The configuration of the monitor that is meant.",
-)
-_why = click.option("--why", metavar="TEXT", default="", help="Is written into the log.")
-
-
-def agent_id(config: Config, name: str) -> str:
-    """The SPIFFE ID of an agent given by name or by ID."""
-    return name if "://" in name else f"spiffe://{config.monitor.trust_domain}/agent/{name}"
 
 
 @click.command("quarantine")
 @click.argument("name")
-@_why
-@config_option
+@why_option
+@ordering
 @json_option
-def quarantine(name: str, why: str, config: Path, as_json: bool) -> None:
+def quarantine(name: str, why: str, orders: Orders, as_json: bool) -> None:
     """Put the agent NAME (or SPIFFE ID) in quarantine: the running monitor denies everything that it does.
 
     What is open ends within a second. It lasts, over restarts too, until `lictor agent release`.
     """
-    settings = load(config)
-    done = ask(settings.ledger.path, "quarantine", agent=agent_id(settings, name), why=why)
+    done = orders.give("quarantine", agent=orders.agent_id(name), why=why)
     if as_json:
         print_json({"ok": True, **done})
         return
@@ -50,13 +33,12 @@ def quarantine(name: str, why: str, config: Path, as_json: bool) -> None:
 
 @click.command("release")
 @click.argument("name")
-@_why
-@config_option
+@why_option
+@ordering
 @json_option
-def release(name: str, why: str, config: Path, as_json: bool) -> None:
+def release(name: str, why: str, orders: Orders, as_json: bool) -> None:
     """Let the agent NAME (or SPIFFE ID) out of quarantine."""
-    settings = load(config)
-    done = ask(settings.ledger.path, "release", agent=agent_id(settings, name), why=why)
+    done = orders.give("release", agent=orders.agent_id(name), why=why)
     if as_json:
         print_json({"ok": True, **done})
         return
@@ -68,6 +50,7 @@ def quarantined(config: Path) -> dict[str, dict[str, Any]] | None:
     if not config.is_file():
         return None
     try:
-        return {said["agent"]: said for said in ask(load(config).ledger.path, "quarantined")}
+        orders = Orders(config, None, "", None, None, Path("trust"))
+        return {said["agent"]: said for said in orders.ask("quarantined")}
     except UsageError:
         return None

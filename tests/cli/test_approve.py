@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lictor.cli import agent, approve, quarantine
+from lictor.cli import ordering
 from lictor.formats.errors import UsageError
 
 WAITING = {
@@ -51,8 +51,7 @@ class Monitor:
 @pytest.fixture
 def monitor(monkeypatch: pytest.MonkeyPatch, run: Run) -> Monitor:
     made = Monitor()
-    for module in (approve, quarantine):
-        monkeypatch.setattr(module, "ask", made.ask)
+    monkeypatch.setattr(ordering, "ask", made.ask)
     assert run("init", ".")[0] == 0
     return made
 
@@ -127,4 +126,3 @@ def test_the_list_of_agents_tells(run: Run, monitor: Monitor) -> None:
     assert json.loads(run("agent", "list", "--json")[1])[0]["quarantine"] is None
     monitor.answers["quarantined"] = UsageError("no monitor runs")
     assert "quarantine" not in json.loads(run("agent", "list", "--json")[1])[0]
-    assert agent.quarantined is quarantine.quarantined
