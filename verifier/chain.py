@@ -11,7 +11,7 @@ What is bad is a lie; what is missing is only not there: a predecessor in none o
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -108,12 +108,15 @@ def read_chain(paths: Iterable[Path]) -> Chain:
     return _build(paths, None)
 
 
-def verify_chain(paths: Iterable[Path], ca_pem: bytes) -> Chain:
-    """The chain with every signature and rule verified; keys travel in the files and lead to the CA.
+def verify_chain(paths: Iterable[Path], ca_pem: bytes, jwks: Iterable[Mapping[str, Any]] = ()) -> Chain:
+    """The chain with every signature and rule verified; keys travel in the files, or are `jwks`, and lead to a CA.
 
     Raises UsageError for a file that cannot be read, VerificationError for a CA that is none.
     """
-    return _build(paths, EvidenceKeys(ca_pem))
+    keys = EvidenceKeys(ca_pem)
+    for jwk in jwks:
+        keys.add_jwk(jwk)
+    return _build(paths, keys)
 
 
 def _build(paths: Iterable[Path], keys: EvidenceKeys | None) -> Chain:

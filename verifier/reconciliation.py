@@ -40,7 +40,8 @@ class End:
     """One end of a delegation: entry `seq` of the log `origin`, about `agent`. `outcome` is empty until there is one.
 
     Of the caller, `nodes` holds the one node that was minted for the delegation. Of the callee, `node` is its own and
-    `nodes` are those that came with the work; `peer` is the monitor that brought them, `caller` the agent behind that.
+    `nodes` are those that came with the work; `peer` is the monitor that brought them, `caller` the agent behind that,
+    `shown` the ids of the BETs that came along.
     """
 
     origin: str
@@ -52,6 +53,7 @@ class End:
     nodes: tuple[str, ...]
     peer: str = ""
     caller: str = ""
+    shown: tuple[str, ...] = ()
     outcome: Mapping[str, Any] = field(default_factory=dict)
     ended: float | None = None
 
@@ -85,10 +87,11 @@ class _Logs:
 
 def reconcile(paths: Iterable[Path], chain: Chain) -> tuple[list[Edge], list[Problem]]:
     """All delegations that the files tell of, and what does not hold. Raises UsageError if a file cannot be read."""
-    logs = _read(paths)
+    logs, tokens = _read(paths), _Tokens.of(chain)
     edges: list[Edge] = []
     problems: list[Problem] = []
     for out in logs.outgoing:
+        problems += tokens.missing_node(out)
         found = [end for end in logs.incoming.pop(out.node, []) if out.node in end.nodes]
         if not found:
             edges.append(Edge(_state_alone(out), out.wid, out.node, out.agent, ""))
@@ -98,11 +101,13 @@ def reconcile(paths: Iterable[Path], chain: Chain) -> tuple[list[Edge], list[Pro
             state: State = "contradicted" if differences else "agreed" if end.outcome and out.outcome else "open"
             edges.append(Edge(state, out.wid, out.node, out.agent, end.agent, end.node))
             problems += [_contradiction(out, end, what) for what in differences]
+            problems += [*tokens.missing_node(end), *tokens.missing_evidence(out, end)]
         if len(found) > 1:
             where = " and ".join(f"{end.origin}, entry {end.seq}" for end in found)
             problems.append(Problem("bad", f"the delegation {out.node} was taken more than once: {where}", out.node))
     for node, ends in logs.incoming.items():
         for end in ends:
+            problems += tokens.missing_node(end)
             edges.append(Edge("one_sided", end.wid, node, end.caller, end.agent, end.node))
             problems.append(_without_caller(node, end, logs))
     return edges, problems
@@ -145,6 +150,37 @@ def _without_caller(node: str, end: End, logs: _Logs) -> Problem:
 def _contradiction(out: End, end: End, what: str) -> Problem:
     where = f"entry {out.seq} of {out.origin} and entry {end.seq} of {end.origin}"
     return Problem("bad", f"the two ends of the delegation {out.node} differ in {what} ({where})", out.node)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """What there is in all files: ids of nodes and BETs, digests of BETs."""
+
+    nodes: frozenset[str]
+    bets: frozenset[str]
+    digests: frozenset[str]
+
+    @classmethod
+    def of(cls, chain: Chain) -> _Tokens:
+        digests = frozenset(_digest(one.token) for one in chain.bets.values())
+        return cls(frozenset(jti for _, jti in chain.nodes), frozenset(chain.bets), digests)
+
+    def missing_node(self, end: End) -> Iterator[Problem]:
+        """The node of an entry that is there itself."""
+        if end.node not in self.nodes:
+            what = f"the node {end.node} of the delegation in entry {end.seq} of {end.origin} is in none of the files"
+            yield Problem("missing", what, end.node)
+
+    def missing_evidence(self, out: End, end: End) -> Iterator[Problem]:
+        """What went along and what came back, as far as both ends say. Agents may add lines of their own to an answer,
+        so it is enough if one that came back is there."""
+        for jti in (jti for jti in end.shown if jti not in self.bets):
+            what = f"the BET {jti} that came with the delegation {out.node} is in none of the files"
+            yield Problem("missing", what, jti)
+        came_back = out.outcome.get("peer_bet", ())
+        if came_back and self.digests.isdisjoint(came_back):
+            what = f"the evidence that came back from the delegation {out.node} is in none of the files"
+            yield Problem("missing", what, out.node)
 
 
 def _differences(out: End, end: End, chain: Chain) -> Iterator[str]:
@@ -239,6 +275,7 @@ def _take_entry(logs: _Logs, origin: str, awaiting: dict[int, End], entry: dict[
             tuple(parameters["parents"]) if inbound else (entry["node"],),
             parameters["peer"] if inbound else "",
             parameters["caller"] if inbound else "",
+            tuple(str(one["jti"]) for one in parameters["evidence"]) if inbound else (),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise FormatError(f"an entry of a delegation is malformed: {e!r}") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lictor.evidence.bet import Bet
 from lictor.evidence.ect import Ect
 from lictor.formats import base64url
 from lictor.formats.canonical import canonical
@@ -26,6 +27,7 @@ OUTCOME = {
     "response_digest": "sha-256:r",
 }
 NODE, CHILD = "node-a", "node-b"
+SHOWN, BACK = "bet-a", "bet-b"
 
 
 def node(jti: str, agent: str, audience: tuple[str, ...], token: str) -> Node:
@@ -36,10 +38,13 @@ def chain() -> Chain:
     found = Chain()
     found.nodes[("w", NODE)] = node(NODE, A, (B,), "token-a")
     found.nodes[("w", CHILD)] = node(CHILD, B, (), "token-b")
+    for jti, agent in ((SHOWN, A), (BACK, B)):
+        claims = ("iss", agent, (), jti, 0, 600, "w", (NODE,), "urn:p", "pass", "")
+        found.bets[jti] = Bet(*claims, 0.0, 1.0, (), {}, jti)
     return found
 
 
-def peer_ect(token: str = "token-b") -> list[str]:
+def digest_of(token: str = "token-b") -> list[str]:
     return [base64url.encode(hashlib.sha256(token.encode()).digest())]
 
 
@@ -57,7 +62,8 @@ def outgoing(seq: int = 0, **changes: Any) -> dict[str, Any]:
 
 
 def incoming(seq: int = 0, parents: tuple[str, ...] = (NODE,), caller: str = A, **changes: Any) -> dict[str, Any]:
-    parameters = {"direction": "inbound", "peer": f"spiffe://{ONE}", "caller": caller, "parents": list(parents)}
+    told = {"direction": "inbound", "peer": f"spiffe://{ONE}", "caller": caller, "evidence": [{"jti": SHOWN}]}
+    parameters = {**told, "parents": list(parents)}
     entry = outgoing(seq, agent_id=B, node=CHILD, timestamp=1000.1, action_parameters=parameters)
     return entry | changes
 
@@ -67,7 +73,7 @@ def ended(of: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**of, "seq": of["seq"] + 1, "timestamp": 1001.0, "outcome_of": of["seq"], "outcome": outcome}
 
 
-CALLER = [outgoing(), ended(outgoing(), peer_ect=peer_ect())]
+CALLER = [outgoing(), ended(outgoing(), peer_ect=digest_of(), peer_bet=digest_of(BACK))]
 CALLEE = [incoming(), ended(incoming())]
 
 
@@ -110,7 +116,7 @@ DIFFERENT = {
     "taken before it was sent": (CALLER, [incoming(timestamp=900.0)], "time by more than the skew"),
     "taken after it had ended": (CALLER, [incoming(timestamp=1100.0)], "time by more than the skew"),
     "node that came back": (
-        [outgoing(), ended(outgoing(), peer_ect=peer_ect("other"))],
+        [outgoing(), ended(outgoing(), peer_ect=digest_of("other"))],
         CALLEE,
         "the caller did not get node-b",
     ),
@@ -158,6 +164,29 @@ def test_one_end_only(files: Files, caller: Any, callee: Any, state: Any, kind: 
     assert [edge.state for edge in edges] == ([state] if state else [])
     assert [problem.kind for problem in problems] == ([kind] if kind else [])
     assert what in " ".join(problem.what for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("gone", "what"),
+    [
+        (NODE, f"the node {NODE} of the delegation in entry 0 of {ONE} is"),
+        (CHILD, f"the node {CHILD} of the delegation in entry 0 of {TWO} is"),
+        (SHOWN, f"the BET {SHOWN} that came with the delegation {NODE} is"),
+        (BACK, f"the evidence that came back from the delegation {NODE} is"),
+    ],
+)
+def test_a_token_that_is_on_record_and_not_there(files: Files, gone: str, what: str) -> None:
+    pruned = chain()
+    pruned.nodes.pop(("w", gone), None)
+    pruned.bets.pop(gone, None)
+    _, problems = reconcile([files.write(ONE, CALLER), files.write(TWO, CALLEE)], pruned)
+    assert [(problem.kind, problem.what) for problem in problems] == [("missing", f"{what} in none of the files")]
+
+
+def test_a_line_that_the_agent_added_to_its_answer_is_not_missed(files: Files) -> None:
+    came_back = digest_of(BACK) + digest_of("added")
+    caller = [outgoing(), ended(outgoing(), peer_ect=digest_of() + digest_of("added"), peer_bet=came_back)]
+    assert reconcile([files.write(ONE, caller), files.write(TWO, CALLEE)], chain())[1] == []
 
 
 def test_what_was_erased_is_missing_and_no_lie(files: Files) -> None:
