@@ -6,10 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,8 @@ import httpx
 import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from end_to_end.world import START_S, Monitor, Server, free_port, until
+from end_to_end.witnesses import Witness, lictor
+from end_to_end.world import Monitor, Server, free_port, until
 from tlog_scales.reader import TilesReader
 from tlog_scales.signing import Vkey, VkeySet
 
@@ -26,46 +24,6 @@ from lictor.evidence.checkpoint import CheckpointSigner
 from lictor.evidence.merkle import CompactTree, leaf_hash
 from lictor.formats.canonical import canonical
 from lictor.formats.keys import KeySigner
-
-
-def lictor(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lictor", *map(str, args)], capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-class Witness:
-    """One `lictor witness up`."""
-
-    def __init__(self, folder: Path, name: str, logs: Path) -> None:
-        self.folder, self.name, self.logs, self.port = folder, name, logs, free_port()
-        self._key = ["--name", name, "--key", str(folder / f"{name}.key")]
-        made = lictor("witness", "key", *self._key)
-        assert made.returncode == 0, made.stderr
-        self.vkey = made.stdout.strip()
-        self.process: subprocess.Popen[str] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        said = self.folder / f"{self.name}.log"
-        listen = ["--listen", f"127.0.0.1:{self.port}", "--state", str(self.folder / f"{self.name}.db")]
-        with said.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "lictor", "witness", "up", *self._key, "--log", str(self.logs), *listen],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        until(lambda: "listens" in said.read_text(), START_S, "the witness listens")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGTERM)
-            assert self.process.wait(20) == 0
-            self.process = None
 
 
 class Place:
@@ -136,7 +94,7 @@ def place(
     assert key.returncode == 0, key.stderr
     logs.write_text(f"# the monitor under test\n{key.stdout}")
     witnesses = [Witness(tmp_path, f"w{number}.example", logs) for number in (1, 2)]
-    with_witnesses = "".join(f'\n[[witness]]\nurl = "{w.url}"\nkey = "{w.vkey}"\n' for w in witnesses)
+    with_witnesses = "".join(witness.table for witness in witnesses)
     text = monitor.config.read_text().replace("[listen]\n", f'[listen]\napi = "127.0.0.1:{api}"\n')
     more = "\n[api]\nentries = true\n\n[witnessing]\ninterval_s = 0.1\nquorum = 2\n"
     monitor.config.write_text(text + with_witnesses + more)
