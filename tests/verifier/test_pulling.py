@@ -91,6 +91,13 @@ async def test_all_has_come(scene: Scene, tmp_path: Path, domain: TrustDomain) -
     assert (asked["agent"], set(asked)) == (AGENT, {"agent", "from"})
 
 
+async def test_a_window_of_the_past_is_asked_for_as_such(scene: Scene, tmp_path: Path, domain: TrustDomain) -> None:
+    scene.reply = said([])
+    one = Pulling(configuration(tmp_path, domain, scene.port), scene.arrived)
+    await asyncio.gather(one.pull_all([AGENT], (100.0, 200.0)), one.pull_all([AGENT], (100.0, 300.0)))
+    assert sorted((asked["from"], asked["to"]) for asked in scene.asked) == [(100, 200), (100, 300)]
+
+
 async def test_a_monitor_that_never_saw_the_agent_has_nothing_to_add(
     scene: Scene, tmp_path: Path, domain: TrustDomain
 ) -> None:

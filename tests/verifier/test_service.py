@@ -26,11 +26,13 @@ from lictor.formats import jws
 from lictor.formats.errors import UsageError, VerificationError
 from lictor.verifier import ear
 from lictor.verifier.asking import verify
+from lictor.verifier.bets import parse_bet
 from lictor.verifier.config import load, schema
 from lictor.verifier.desk import Desk
 from lictor.verifier.service import Service, openapi
 
 AGENT = "spiffe://v.test/agent/good"
+NOW = time.time()
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +100,16 @@ class Served:
         _, jwks = await self.call("GET", "/jwks.json")
         return self.verified(token, jwks, agents or (AGENT,), more.get("nonce"))
 
-    def verified(self, token: bytes, jwks: bytes, agents: tuple[str, ...], nonce: str | None) -> ear.Result:
+    def verified(
+        self,
+        token: bytes,
+        jwks: bytes,
+        agents: tuple[str, ...],
+        nonce: str | None,
+        window: tuple[float, float] | None = None,
+    ) -> ear.Result:
         ca = self.domain.identity_ca.read_bytes()
-        return verify(token.decode(), jwks, ca, "spiffe://v.test/verifier/v", agents, time.time(), nonce)
+        return verify(token.decode(), jwks, ca, "spiffe://v.test/verifier/v", agents, time.time(), nonce, window)
 
 
 @pytest.fixture
@@ -139,6 +148,55 @@ async def test_evidence_becomes_a_result(served: Served, one: Pusher) -> None:
     assert (await served.ask(AGENT, "spiffe://v.test/agent/x", profile="veraison")).status == "contraindicated"
     status, health = await served.call("GET", "/healthz")
     assert (status, json.loads(health)["bets"]) == (200, 4)
+
+
+async def test_a_window_of_the_past(served: Served, domain: TrustDomain) -> None:
+    """What lies in it altogether counts; nobody was asked for more, which is said."""
+    pusher = Pusher(domain.monitor("one"), AGENT, NOW - 1000, step=100)
+    results = ("pass", "fail", "pass", "pass")
+    bets = [pusher.bet(iat=int(NOW), bhv_result=one) for one in results]
+    await served.push(*bets, keys=[pusher.jwk])
+    assert (await served.ask()).status == "contraindicated"
+    first = parse_bet(bets[0]).start
+    for start, end, status, count in [
+        (200, 400, "warning", 2),
+        (150, 400, "warning", 2),
+        (0, 301, "contraindicated", 3),
+    ]:
+        window = {"start": first + start, "end": first + end}
+        _, token = await served.call("POST", "/appraise", {"agents": [AGENT], "window": window})
+        _, jwks = await served.call("GET", "/jwks.json")
+        given = token, jwks, (AGENT,), None
+        result = served.verified(*given, window=(window["start"], window["end"]))
+        behavior = result.submodules[AGENT].behavior
+        assert (result.status, behavior["bets"], behavior["window"]) == (status, count, window)
+        assert "not_fresh" in [reason["what"] for reason in behavior["reasons"]]
+        with pytest.raises(VerificationError, match="is over the window"):
+            served.verified(*given)
+
+
+UNSERVED = """[[monitor]]
+name = "spiffe://v.test/monitor/one"
+log = "https://127.0.0.1:1"
+[logs]
+demanded = true
+within_s = 1
+"""
+
+
+@pytest.mark.parametrize("more", [UNSERVED])
+async def test_what_was_not_checked_is_said_where_it_is_demanded(served: Served, one: Pusher) -> None:
+    """Asking goes on all the while; the log's server is not there."""
+    await served.push(one.bet(), keys=[one.jwk])
+    deadline = time.monotonic() + 15
+    while (result := await served.ask()).status == "affirming":
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    reasons = result.submodules[AGENT].behavior["reasons"]
+    assert (result.status, [reason["what"] for reason in reasons]) == ("warning", ["not_checked"])
+    _, health = await served.call("GET", "/healthz")
+    (log,) = json.loads(health)["logs"]
+    assert "does not answer" in log["problem"]
 
 
 @pytest.mark.parametrize("path", [f"/results/{quote(AGENT, safe='')}", f"/results/{AGENT}"])
@@ -183,6 +241,11 @@ async def test_every_path_is_described_and_served(served: Served) -> None:
         ("/appraise", {"agents": [AGENT], "nonce": "short"}),
         ("/appraise", {"agents": [AGENT], "nonce": "n\u00fcnn-nonce"}),
         ("/appraise", {"agents": [AGENT], "profile": "other"}),
+        ("/appraise", {"agents": [AGENT], "window": {"start": 1}}),
+        ("/appraise", {"agents": [AGENT], "window": {"start": "1", "end": 2}}),
+        ("/appraise", {"agents": [AGENT], "window": {"start": 1, "end": 2}}),
+        ("/appraise", {"agents": [AGENT], "window": {"start": NOW - 5, "end": NOW - 6}}),
+        ("/appraise", {"agents": [AGENT], "window": {"start": NOW - 5, "end": NOW + 86400}}),
     ],
 )
 async def test_what_is_no_request(served: Served, path: str, body: Any) -> None:
