@@ -70,7 +70,8 @@ class Anchors:
         found = self._cas.get(trust_domain)
         if found is None:
             raise VerificationError(
-                f"no CA is known that vouches for the trust domain {trust_domain}, only for {', '.join(self._cas)}"
+                f"no CA is known that vouches for the trust domain {trust_domain}, only for {', '.join(self._cas)}: "
+                "its trust bundle is needed"
             )
         return found
 

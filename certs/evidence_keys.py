@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -61,7 +62,7 @@ class EvidenceKeys:
         self._anchors = Anchors.from_pem(ca_pem)
         self._known: dict[tuple[str, str], _Known] = {}
 
-    def add_jwk(self, jwk: dict[str, Any]) -> str:
+    def add_jwk(self, jwk: Mapping[str, Any]) -> str:
         """Take a key in and return its kid. Raises VerificationError naming what does not hold."""
         try:
             key = from_jwk(jwk)
@@ -110,7 +111,7 @@ class EvidenceKeys:
         return [evidence_jwk(known.cert.public_bytes(serialization.Encoding.PEM)) for known in self._known.values()]
 
 
-def _certificate(jwk: dict[str, Any]) -> x509.Certificate:
+def _certificate(jwk: Mapping[str, Any]) -> x509.Certificate:
     x5c = jwk.get("x5c")
     if not isinstance(x5c, list) or len(x5c) != 1 or not isinstance(x5c[0], str):
         raise VerificationError("the evidence key has no x5c with exactly one certificate")

@@ -20,10 +20,11 @@ from ..formats.errors import FormatError, UsageError, VerificationError
 from ..proxy.config import load
 from ..proxy.operator import ask
 from ..verifier.bets import BetReport, bet_json, find_tokens, holds_evidence, parse_bet, take_keys, verify_bet
-from .evidence_view import FILE, bet_table, bets_table, find_ca, read_ca, trust_options
-from .log_options import find_ledger, ledger_option
+from .evidence_view import bet_table, bets_table
+from .log_options import FILE, find_ledger, ledger_option
 from .log_view import plain
 from .output import console, errors, json_option, print_json
+from .trusted import Trusted, find_trust, trust_options
 
 _METAVAR = "TOKEN|HEADER|FILE|-…"
 _SOURCES = click.argument("sources", metavar=_METAVAR, nargs=-1, required=True)
@@ -126,6 +127,7 @@ def verify(
     sources: tuple[str, ...],
     trust: Path | None,
     config: Path,
+    bundles: tuple[Path, ...],
     keys: tuple[Path, ...],
     audience: tuple[str, ...],
     at: float | None,
@@ -134,13 +136,12 @@ def verify(
 ) -> None:
     """Verify BETs: signature, key, claims, audience, time. Exit 1 if one does not hold.
 
-    Keys that the CA vouches for are taken from --keys, from evidence files among the sources and from the monitors'
-    directories beside the CA. A result of `fail` that was verified is good evidence, so it exits 0.
+    Keys that the CA vouches for are taken from --keys, from evidence files among the sources, from bundles and from the
+    monitors' directories beside the CA. A result of `fail` that was verified is good evidence, so it exits 0.
     """
     if kept and at is not None:
         raise UsageError("--kept and --at exclude each other")
-    ca = find_ca(trust, config)
-    known = _keys(ca, [*keys, *_evidence_files(sources)])
+    known = _keys(find_trust(trust, config, bundles), [*keys, *_evidence_files(sources)])
     now = None if kept else at if at is not None else time.time()
     reports = [verify_bet(token, known, audience=audience or None, now=now) for token in _tokens(sources)]
     good = all(report.ok for report in reports)
@@ -162,10 +163,11 @@ def _evidence_files(sources: Iterable[str]) -> list[Path]:
     return [Path(source) for source in sources if os.path.isfile(source) and holds_evidence(Path(source))]
 
 
-def _keys(ca: Path, files: Iterable[Path]) -> EvidenceKeys:
-    keys = EvidenceKeys(read_ca(ca))
-    beside = sorted(ca.parent.glob("monitors/*/evidence*.pem"))
-    for path in (*beside, *files):
+def _keys(trusted: Trusted, files: Iterable[Path]) -> EvidenceKeys:
+    keys = EvidenceKeys(trusted.ca_pem)
+    for jwk in trusted.jwks:
+        keys.add_jwk(jwk)
+    for path in (*trusted.beside, *files):
         try:
             take_keys(keys, path)
         except VerificationError as e:

@@ -18,9 +18,11 @@ from ..verifier.report import LogReport
 from .chain_drawing import Drawing, draw
 from .chain_formats import to_dot, to_mermaid, to_svg
 from .chain_page import to_html
-from .evidence_view import FILE, chain_trees, find_ca, read_ca, trust_options
+from .evidence_view import chain_trees
+from .log_options import FILE
 from .log_view import plain
 from .output import console, errors, json_option, print_json, print_or_write
+from .trusted import find_trust, trust_options
 
 _FILES = click.argument("files", metavar="FILE|LEDGER…", nargs=-1, required=True, type=FILE)
 _COLOURS = {"intact": "green", "bad": "red", "prefix_only": "yellow", "gap": "yellow", "missing": "yellow"}
@@ -81,15 +83,22 @@ def show(files: tuple[Path, ...], form: str, out: Path | None, as_json: bool) ->
 @trust_options
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, files: tuple[Path, ...], trust: Path | None, config: Path, as_json: bool) -> None:
+def verify(
+    ctx: click.Context,
+    files: tuple[Path, ...],
+    trust: Path | None,
+    config: Path,
+    bundles: tuple[Path, ...],
+    as_json: bool,
+) -> None:
     """Verify the logs and the chain that they tell of, offline. Exit 0 intact, 1 bad, 3 something is not there.
 
     What the monitors at both ends of a delegation recorded of it is compared: ids, digests, status, times.
     """
-    ca = read_ca(find_ca(trust, config))
+    trusted = find_trust(trust, config, bundles)
     with errors.status(Text("verifying")):
-        logs = {path: verify_log(path, ca) for path in files}
-        chain = verify_chain(files, ca)
+        logs = {path: verify_log(path, trusted.ca_pem) for path in files}
+        chain = verify_chain(files, trusted.ca_pem, trusted.jwks)
         edges, differences = reconcile(files, chain)
         chain.problems += differences
     codes = {"intact": 0, "bad": 1, "gap": 3, "prefix_only": 3}

@@ -1,8 +1,8 @@
-"""BETs and delegation chains as people read them, and where their commands find the CA."""
+"""BETs and delegation chains as people read them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,40 +12,11 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ..evidence.bet import Bet
-from ..formats.errors import UsageError
-from ..proxy.config import load
 from ..verifier.chain import Chain, Node
 from .log_view import plain
 
 COLOURS = {"pass": "green", "partial": "yellow", "fail": "red", "not-run": "dim"}
 FILE = click.Path(path_type=Path)
-
-
-def trust_options[F: Callable[..., object]](command: F) -> F:
-    """The one root of trust: `--trust CA.PEM`, or that of the configuration."""
-    default = Path("lictor.toml")
-    command = click.option("-c", "--config", type=FILE, default=default, show_default=True, help="Configuration.")(
-        command
-    )
-    text = "The identity CA's certificate, the root of all trust here; without it, the configuration's."
-    return click.option("--trust", metavar="CA.PEM", type=FILE, help=text)(command)
-
-
-def find_ca(trust: Path | None, config: Path) -> Path:
-    """Raises UsageError if neither names a CA."""
-    if trust is not None:
-        return trust
-    if not config.exists():
-        raise UsageError(f"name the identity CA's certificate with --trust CA.PEM (there is no {config})")
-    return load(config).identity.trust / "identity-ca.pem"
-
-
-def read_ca(path: Path) -> bytes:
-    """Raises UsageError if the file cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise UsageError(f"the CA certificate {path} cannot be read: {e.strerror}") from None
 
 
 def when(moment: float) -> str:

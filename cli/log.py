@@ -17,17 +17,15 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
-from ..certs.evidence_keys import EvidenceKeys
 from ..evidence.export import write_export
 from ..evidence.sqlite_store import SqliteReader
-from ..formats.errors import UsageError, VerificationError
-from ..proxy.config import load
 from ..verifier.log import verify_log
 from ..verifier.report import LogReport
 from . import log_disclose, log_erase, log_prove
 from .log_options import find_ledger, ledger_option, policy_options, read_policy
 from .log_view import entry_table, entry_text, report_table
 from .output import console, errors, json_option, print_json, progress_bar
+from .trusted import bundle_option, find_trust
 
 _FILE = click.Path(path_type=Path)
 _BLOCK = 1000
@@ -147,6 +145,7 @@ def follow(reader: SqliteReader, wanted: Filter) -> Iterator[dict[str, Any]]:
 @click.option(
     "--trust", metavar="CA.PEM", type=_FILE, help="The identity CA's certificate, the root of all trust here."
 )
+@bundle_option
 @policy_options
 @json_option
 @click.pass_context
@@ -156,6 +155,7 @@ def verify(
     config: Path,
     ledger: Path | None,
     trust: Path | None,
+    bundles: tuple[Path, ...],
     witnesses: tuple[Path, ...],
     quorum: int | None,
     as_json: bool,
@@ -166,7 +166,7 @@ def verify(
     """
     policy = read_policy(witnesses, quorum)
     log = path or find_ledger(config, ledger)
-    ca = _ca(trust, config)
+    ca = find_trust(trust, config, bundles).ca_pem
     with progress_bar(f"verifying {log}", "entries") as progress:
         report = verify_log(log, ca, policy, progress)
     if as_json:
@@ -174,20 +174,6 @@ def verify(
     else:
         _print_report(log, report)
     ctx.exit(report.exit_code)
-
-
-def _ca(trust: Path | None, config: Path) -> bytes:
-    if trust is None and not config.exists():
-        raise UsageError(f"there is no {config} to say whom to trust: name the identity CA with --trust CA.PEM")
-    path = trust or load(config).identity.trust / "identity-ca.pem"
-    try:
-        pem = path.read_bytes()
-        EvidenceKeys(pem)
-    except OSError as e:
-        raise UsageError(f"the CA certificate {path} cannot be read: {e.strerror}") from None
-    except VerificationError as e:
-        raise UsageError(f"{path}: {e}") from None
-    return pem
 
 
 def _print_report(log: Path, report: LogReport) -> None:

@@ -16,11 +16,12 @@ from ..evidence.salted import open_disclosure
 from ..evidence.sqlite_store import SqliteReader
 from ..formats.errors import UsageError
 from ..verifier.disclosure import DisclosureReport, check_disclosure
-from .evidence_view import find_ca, read_ca, trust_options, when
+from .evidence_view import when
 from .log_check import check_file
 from .log_options import FILE, find_ledger, ledger_option, policy_options, read_policy
 from .log_view import plain
 from .output import console, json_option, print_json
+from .trusted import find_trust, trust_options
 
 
 @click.command("disclose")
@@ -80,12 +81,13 @@ def check(
     path: Path,
     trust: Path | None,
     config: Path,
+    bundles: tuple[Path, ...],
     witnesses: tuple[Path, ...],
     quorum: int | None,
     as_json: bool,
 ) -> None:
     """Verify what `lictor log disclose` wrote, from the file alone. Exit 0 good, 1 not."""
-    policy, ca = read_policy(witnesses, quorum), read_ca(find_ca(trust, config))
+    policy, ca = read_policy(witnesses, quorum), find_trust(trust, config, bundles).ca_pem
     check_file(ctx, path, as_json, lambda text: check_disclosure(text, ca, policy), _table)
 
 

@@ -18,11 +18,11 @@ from ..formats.errors import LictorError, UsageError
 from ..formats.keys import from_jwk
 from ..proxy.config import load
 from ..verifier.proof import ProofReport, check_proof
-from .evidence_view import find_ca, read_ca, trust_options
 from .log_check import check_file
 from .log_options import FILE, find_ledger, ledger_option, policy_options, read_policy
 from .log_view import plain
 from .output import json_option, print_json, print_or_write
+from .trusted import find_trust, trust_options
 
 _SIZE = click.IntRange(min=1)
 
@@ -70,12 +70,13 @@ def check(
     path: Path,
     trust: Path | None,
     config: Path,
+    bundles: tuple[Path, ...],
     witnesses: tuple[Path, ...],
     quorum: int | None,
     as_json: bool,
 ) -> None:
     """Check a proof that `lictor log prove` wrote, from the file alone. Exit 0 good, 1 not."""
-    policy, ca = read_policy(witnesses, quorum), read_ca(find_ca(trust, config))
+    policy, ca = read_policy(witnesses, quorum), find_trust(trust, config, bundles).ca_pem
     check_file(ctx, path, as_json, lambda text: check_proof(text, ca, policy), _table)
 
 

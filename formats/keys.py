@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def to_jwk(key: PublicKey) -> dict[str, Any]:
     return {**jwk, "kid": base64url.encode(hashlib.sha256(canonical(jwk)).digest()), "alg": alg, "use": "sig"}
 
 
-def from_jwk(jwk: dict[str, Any]) -> PublicKey:
+def from_jwk(jwk: Mapping[str, Any]) -> PublicKey:
     """Raises FormatError unless `jwk` is an Ed25519 or P-256 public key meant for signatures."""
     if "d" in jwk or "k" in jwk:
         raise FormatError("the JWK holds a private or symmetric key")

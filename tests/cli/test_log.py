@@ -194,7 +194,7 @@ def test_verify_says_what_does_not_hold(place: Path, spoil: Any, code: int, verd
         (["show", *LEDGER, "--last", "0"], "Invalid value for '--last'"),
         (["show", *LEDGER, "--decision", "maybe"], "Invalid value for '--decision'"),
         (["verify", "none.jsonl", *TRUST], "none.jsonl cannot be read: No such file"),
-        (["verify", *LEDGER], "no lictor.toml to say whom to trust: name the identity CA with --trust CA.PEM"),
+        (["verify", *LEDGER], "name the identity CA's certificate with --trust CA.PEM (there is no lictor.toml)"),
         (["verify", *LEDGER, "--trust", "none.pem"], "the CA certificate none.pem cannot be read"),
         (["verify", *LEDGER, "--trust", "ledger.db"], "ledger.db: the identity CA's certificate cannot be used"),
         (["export", "none/out.jsonl", *LEDGER], "none/out.jsonl cannot be written"),
