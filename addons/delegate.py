@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from mitmproxy import http
 
 from ..evidence import witnessed
-from ..evidence.entry import Receipt
+from ..evidence.entry import Receipt, Tokens
 from ..formats import base64url
 
 EXECUTION_CONTEXT = "Execution-Context"
@@ -24,6 +24,15 @@ def attach_evidence(headers: http.Headers, receipts: Iterable[Receipt]) -> None:
             headers.add(CHECKPOINT, line)
 
 
+def tokens_of(receipts: Sequence[Receipt]) -> Tokens:
+    """The same, for a request that must not be touched."""
+    return Tokens(
+        tuple(line for receipt in receipts for line in receipt.execution_context),
+        tuple(line for receipt in receipts for line in receipt.behavioral_evidence),
+        tuple(line for receipt in receipts for line in receipt.checkpoint),
+    )
+
+
 def attach_tokens(headers: http.Headers, nodes: Iterable[str], bets: Iterable[str]) -> None:
     """Add one line for each token."""
     for name, tokens in ((EXECUTION_CONTEXT, nodes), (BEHAVIORAL_EVIDENCE, bets)):
@@ -31,10 +40,25 @@ def attach_tokens(headers: http.Headers, nodes: Iterable[str], bets: Iterable[st
             headers.add(name, token)
 
 
+def joined(first: Mapping[str, object], then: Mapping[str, Sequence[str]]) -> dict[str, object]:
+    """Digests of what came at the beginning and at the end."""
+    found: dict[str, object] = dict(first)
+    for name, lines in then.items():
+        before = first.get(name, ())
+        assert isinstance(before, Sequence)
+        found[name] = [*before, *(line for line in lines if line not in before)]
+    return found
+
+
 def digests(headers: http.Headers) -> dict[str, list[str]]:
     """SHA-256 of each evidence line of a response, for the outcome entry: what the other side claimed, held to it."""
+    return digests_of(headers.get_all(EXECUTION_CONTEXT), headers.get_all(BEHAVIORAL_EVIDENCE))
+
+
+def digests_of(nodes: Sequence[str], bets: Sequence[str]) -> dict[str, list[str]]:
+    """The same of tokens."""
     return {
         field: [base64url.encode(hashlib.sha256(line.encode()).digest()) for line in lines]
-        for field, name in (("peer_ect", EXECUTION_CONTEXT), ("peer_bet", BEHAVIORAL_EVIDENCE))
-        if (lines := headers.get_all(name))
+        for field, lines in (("peer_ect", nodes), ("peer_bet", bets))
+        if lines
     }

@@ -25,7 +25,7 @@ from ..engine.tunnel_layer import let_through
 from ..evidence.entry import ActionDraft, OutcomeDraft, Receipt
 from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.names import host_text, parse_authority, parse_origin_form, url_text
-from . import delegate
+from . import delegate, ways
 from .drafting import as_action, authority_action, draft, drop_hop_by_hop, facts_of, method_text, place
 from .exchange import Control, Exchange, Tally, attach, exchange_of
 from .guard import Guard, NameRefused, check_head, same_name
@@ -141,7 +141,8 @@ class Enforce:
             if target is not None and target.protocol in ("mcp", "a2a", "graphql"):
                 why = NameRefused("upgrade_refused", f"{target.protocol} is not spoken over WebSocket")
                 return self._refuse_name(flow, exchange, why)
-        if needs_body(target, request.method, policy.reads(agent, target, place(exchange))):
+        signed = target is not None and target.kind == "agent" and ways.is_signed(request.headers)
+        if signed or needs_body(target, request.method, policy.reads(agent, target, place(exchange))):
             return self._announced_too_large(flow, exchange)
         return self._judge(flow, exchange, None)
 
@@ -230,12 +231,16 @@ class Enforce:
         if exchange.delegated:
             exchange.salt = None
         watch = self._watch()
-        judged = whole_or_nothing([(a, watch.judge(a, policy.judge(as_action(exchange, a)))) for a in actions])
+        judged: ways.Judged = whole_or_nothing(
+            [(a, watch.judge(a, policy.judge(as_action(exchange, a)))) for a in actions]
+        )
         if body is not None:
             exchange.request_tally = Tally(exchange.salt)
             exchange.request_tally.update(body)
         if not judged[0][1].denied and not self._places.known(flow.client_conn, (exchange.host, exchange.port)):
             return self._find(flow, exchange, actions, partial(self._judge, flow, exchange, body))
+        if exchange.delegated and not judged[0][1].denied:
+            exchange.carriage, judged = ways.choose(flow.request, judged)
         return self._record(flow, exchange, judged)
 
     def _record(
@@ -247,7 +252,7 @@ class Enforce:
             draft(flow.request, exchange, action, decision, policy.kept(as_action(exchange, action)))
             for action, decision in judged
         ]
-        if len(drafts) == 1:
+        if len(drafts) == 1 and not (exchange.carriage and exchange.carriage.apart):
             held = partial(self._open.hold, flow, exchange)
             return self._control.record_action(drafts[0], lambda r: self._settle(flow, exchange, judged, [r]), held)
         return self._record_all(flow, exchange, judged, drafts)
@@ -265,7 +270,38 @@ class Enforce:
         await asyncio.gather(
             *(self._control.record_action(d, partial(answers.__setitem__, i), held) for i, d in enumerate(drafts))
         )
-        self._settle(flow, exchange, judged, [answers[i] for i in range(len(drafts))])
+        settled = [answers[i] for i in range(len(drafts))]
+        if exchange.carriage is not None and exchange.carriage.apart:
+            problem = await self._deliver(exchange.carriage, settled)
+            if problem:
+                self._not_delivered(flow, exchange, judged, settled, problem)
+                return
+        self._settle(flow, exchange, judged, settled)
+
+    async def _deliver(self, carriage: ways.Carriage, answers: Sequence[Receipt | LictorError]) -> str:
+        """Hand the evidence of what was let out to the callee's monitor; "", or why that cannot be."""
+        receipts = [a for a in answers if isinstance(a, Receipt) and a.decision in (Verdict.ALLOW, Verdict.FLAG)]
+        if len(receipts) < len(answers):
+            return ""
+        assert carriage.target is not None
+        said: list[str | LictorError] = []
+        await self._control.deliver(carriage.target.urn, carriage.apart, delegate.tokens_of(receipts), said.append)
+        return str(said[0])
+
+    def _not_delivered(
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        judged: Sequence[tuple[Classified, Decision]],
+        answers: Sequence[Receipt | LictorError],
+        problem: str,
+    ) -> None:
+        """The actions were let out, but nothing leaves without its evidence."""
+        self._open.decided(exchange)
+        exchange.receipts = tuple(a for a in answers if isinstance(a, Receipt))
+        self._not_sent(exchange.receipts, f"{ways.NOT_DELIVERED}: {problem}"[:200])
+        why = Decision(Verdict.DENY, ways.NOT_DELIVERED, (), ways.NOT_DELIVERED_HINT)
+        refuse(flow, exchange, refusal(self._settings.monitor_id, judged[0][0], why, exchange.receipts[0]))
 
     def _settle(
         self,
@@ -295,12 +331,14 @@ class Enforce:
             refuse(flow, exchange, refusal(self._settings.monitor_id, *refused[0]))
             return
         permit(flow, exchange, self._open)
-        if exchange.delegated:
+        if exchange.carriage is not None and not exchange.carriage.apart:
             delegate.attach_evidence(flow.request.headers, receipts)
+            if exchange.carriage.asks and exchange.carriage.monitored:
+                ways.ask_for_trailers(flow.request)
 
-    def _not_sent(self, receipts: Sequence[Receipt]) -> None:
-        """Say of members that were let out by themselves that the batch they came in was not."""
+    def _not_sent(self, receipts: Sequence[Receipt], why: str = MEMBER_DENIED) -> None:
+        """Say of members that were let out by themselves that the request they came in was not."""
         for receipt in receipts:
             if receipt.decision in (Verdict.ALLOW, Verdict.FLAG):
-                outcome = {"status": 0, "complete": False, "duration_ms": 0, "error": MEMBER_DENIED}
+                outcome = {"status": 0, "complete": False, "duration_ms": 0, "error": why}
                 self._control.record_outcome(OutcomeDraft(receipt.seq, outcome))

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import time
 from asyncio import Future
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from ..formats import base64url
 from ..formats.errors import LictorError
 from .reading import Reading
 from .upgrade import Upgrade
+from .ways import Carriage
 
 _KEY = "lictor"
 
@@ -47,14 +48,30 @@ class Control(Protocol):
     def withdraw(self, seq: int, reason: str) -> None:
         """Nobody waits for the held action of this entry any more; its receipt comes, and is a denial."""
 
+    def deliver(
+        self, urn: str, request: str, tokens: Tokens, then: Callable[[str | LictorError], None]
+    ) -> Future[None]:
+        """Have the monitor of the target `urn` keep the evidence for a request; `then` gets "", or why it does not."""
+
+    def take_delivery(self, peer_id: str, request: str, then: Callable[[Tokens | LictorError], None]) -> Future[None]:
+        """What the monitor `peer_id` delivered for this request, if anything."""
+
+    def leave_evidence(
+        self, node: str, peer_id: str, nodes: Sequence[str], then: Callable[[Tokens | LictorError], None]
+    ) -> Future[None]:
+        """`delegation_response`, of which `peer_id` may fetch what it says, under the `nodes` that it has sent."""
+
     def delegation_response(self, node: str, then: Callable[[Tokens | LictorError], None]) -> Future[None]:
         """The sub-agent's node and fresh BETs, for the response of the delegation that minted `node`."""
 
     def finish_delegation(self, node: str) -> None:
         """The delegation that minted `node` is over."""
 
-    def record_outcome(self, draft: OutcomeDraft) -> None:
-        """Record how an action ended; no answer."""
+    def record_outcome(self, draft: OutcomeDraft, fetch: tuple[str, str] | None = None) -> None:
+        """Record how an action ended; no answer.
+
+        `fetch`, the URN of a target and the node that was sent there: what its monitor says of it becomes part of that.
+        """
 
 
 class Reader(Protocol):
@@ -132,6 +149,8 @@ class Exchange:
     ended_by: str | None = None
     """Why the monitor itself ended it, for the outcome."""
     peer_evidence: dict[str, object] = field(default_factory=dict)
+    carriage: Carriage | None = None
+    """Of a delegation: how its evidence travels."""
     usage: Reader | None = None
     """What reads the tokens that a model used out of its answer."""
 

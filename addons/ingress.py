@@ -28,7 +28,7 @@ from ..evidence.claims import KeyResolver
 from ..evidence.entry import Receipt, Tokens
 from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.names import parse_authority, parse_origin_form, url_text
-from . import delegate
+from . import delegate, ways
 from .drafting import draft, drop_hop_by_hop, facts_of, method_text, place
 from .enforce import Settings
 from .exchange import Control, Exchange, Tally, attach, exchange_of
@@ -44,11 +44,15 @@ Hooked = Awaitable[None] | None
 
 @dataclass(frozen=True, slots=True)
 class IngressSettings:
-    """The local agent (SPIFFE ID, URN) and the address under which it is called."""
+    """The local agent (SPIFFE ID, URN) and the address under which it is called.
+
+    `fetched`: whether callers' monitors can fetch what cannot go back with an answer (`listen.evidence`).
+    """
 
     agent: str
     urn: str
     address: tuple[str, int]
+    fetched: bool = False
 
 
 class Ingress:
@@ -101,7 +105,8 @@ class Ingress:
         drop_hop_by_hop(flow.request.headers)
         if exchange.upgrade is not None:
             exchange.upgrade.offer(flow.request.headers)
-        if not needs_body(self._catalog.targets[0], flow.request.method, self._reads(exchange)):
+        signed = ways.is_signed(flow.request.headers)
+        if not signed and not needs_body(self._catalog.targets[0], flow.request.method, self._reads(exchange)):
             return self._judge(flow, exchange, None)
         length = flow.request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._settings.judged_body_bytes:
@@ -117,9 +122,39 @@ class Ingress:
 
     def responseheaders(self, flow: http.HTTPFlow) -> Hooked:
         exchange = exchange_of(flow)
-        if exchange is None or not exchange.inbound or not exchange.delegated or exchange.permit is None:
+        if exchange is None or not exchange.inbound or exchange.carriage is None or exchange.permit is None:
             return None
-        return self._control.delegation_response(exchange.receipts[0].node, lambda t: _answer(flow, t))
+        assert flow.response is not None
+        back = exchange.carriage.back = ways.way_back(flow.request, flow.response)
+        if back.end == "trailers":
+            flow.response.headers["transfer-encoding"] = "chunked"
+        if back.head:
+            return self._control.delegation_response(exchange.receipts[0].node, lambda t: _answer(flow, t))
+        if not self._ingress.fetched:
+            log.error("the answer is signed as one that must not be touched, and nothing can be fetched here")
+            flow.kill()
+        return None
+
+    def response(self, flow: http.HTTPFlow) -> Hooked:
+        """What there is to say once all of the answer is known. Its last piece waits for it."""
+        exchange = exchange_of(flow)
+        carriage = exchange.carriage if exchange is not None and exchange.inbound else None
+        if exchange is None or carriage is None or carriage.back is None or not carriage.back.end:
+            return self.error(flow)  # of what was not judged it is the answer of the dispatcher: a hook has failed
+        if carriage.back.end == "fetch" and not self._ingress.fetched:
+            return self.error(flow)
+        node = exchange.receipts[0].node
+
+        def then(tokens: Tokens | LictorError) -> None:
+            if not isinstance(tokens, Tokens):
+                log.error("no evidence about the end of an answer: %s", tokens)
+            elif carriage.back is not None and carriage.back.end == "trailers":
+                ways.put_in_trailers(flow, tokens)
+            self._finish(flow)
+
+        if carriage.back.end == "trailers":
+            return self._control.delegation_response(node, then)
+        return self._control.leave_evidence(node, exchange.agent_id, carriage.brought, then)
 
     def error(self, flow: http.HTTPFlow) -> Hooked:
         exchange = exchange_of(flow)
@@ -132,9 +167,6 @@ class Ingress:
             return None
         problem = end_of(flow)
         return self._refuse(flow, exchange, problem.reason, problem.text)
-
-    # An answer to what was not judged is that of the dispatcher: a hook has failed.
-    response = error
 
     def _never_seen(self, flow: http.HTTPFlow) -> Hooked:
         """What should have begun its exchange has failed."""
@@ -151,7 +183,7 @@ class Ingress:
 
     def _finish(self, flow: http.HTTPFlow) -> None:
         exchange = exchange_of(flow)
-        if exchange is not None and exchange.inbound and exchange.delegated and exchange.permit is not None:
+        if exchange is not None and exchange.inbound and exchange.carriage is not None and exchange.permit is not None:
             self._control.finish_delegation(exchange.receipts[0].node)
 
     def _refuse(self, flow: http.HTTPFlow, exchange: Exchange, reason: str, text: str) -> Awaitable[None]:
@@ -184,14 +216,32 @@ class Ingress:
         if self._ingress.agent in policy.quarantined:
             decision = CALLEE_IN_QUARANTINE
         if exchange.delegated and not decision.denied:
-            return self._admit(flow, exchange, action, decision)
-        return self._record(flow, exchange, action, decision)
+            try:
+                exchange.carriage = ways.way_there(flow.request)
+            except FormatError as e:
+                decision = Decision(Verdict.DENY, ways.SIGNATURE_DOUBTFUL, decision.behaviors, ways.doubtful(e))
+        if exchange.carriage is None:
+            return self._record(flow, exchange, action, decision)
+        if not exchange.carriage.apart:
+            return self._admit(flow, exchange, action, decision, Tokens())
+        return self._admit_delivered(flow, exchange, ways.delivered(action), decision, exchange.carriage.apart)
 
     def _reads(self, exchange: Exchange) -> Reads:
         return self._policy().reads(exchange.agent_id, self._catalog.targets[0], place(exchange))
 
+    async def _admit_delivered(
+        self, flow: http.HTTPFlow, exchange: Exchange, action: Classified, decision: Decision, request: str
+    ) -> None:
+        """A request that its monitor could not touch: what it delivered for it stands for the lines."""
+        found: list[Tokens | LictorError] = []
+        await self._control.take_delivery(exchange.agent_id, request, found.append)
+        if isinstance(found[0], Tokens):
+            await self._admit(flow, exchange, action, decision, found[0])
+        else:
+            await self._refuse(flow, exchange, getattr(found[0], "reason", "monitor_error"), str(found[0]))
+
     def _admit(
-        self, flow: http.HTTPFlow, exchange: Exchange, action: Classified, decision: Decision
+        self, flow: http.HTTPFlow, exchange: Exchange, action: Classified, decision: Decision, delivered: Tokens
     ) -> Awaitable[None]:
         """Verify what came along. The control process checks that it was not taken before, and mints the node."""
         headers = flow.request.headers
@@ -200,9 +250,9 @@ class Ingress:
             peer_id=exchange.agent_id,
             action_target=action.target,
             action_parameters=draft(flow.request, exchange, action, decision).action_parameters,
-            execution_context=headers.get_all(delegate.EXECUTION_CONTEXT),
-            behavioral_evidence=headers.get_all(delegate.BEHAVIORAL_EVIDENCE),
-            checkpoint=headers.get_all(delegate.CHECKPOINT),
+            execution_context=[*headers.get_all(delegate.EXECUTION_CONTEXT), *delivered.execution_context],
+            behavioral_evidence=[*headers.get_all(delegate.BEHAVIORAL_EVIDENCE), *delivered.behavioral_evidence],
+            checkpoint=[*headers.get_all(delegate.CHECKPOINT), *delivered.checkpoint],
             traceparent=headers.get("traceparent"),
             resolve=self._resolve,
             accepted=self._accepted,
@@ -211,6 +261,8 @@ class Ingress:
         if inbound.decision == Verdict.ALLOW:
             behaviors = [behavior.to_json() for behavior in decision.behaviors]
             inbound = replace(inbound, decision=decision.verdict, reason=decision.reason, behaviors=behaviors)
+        if exchange.carriage is not None:
+            exchange.carriage.brought = tuple(str(parent["jti"]) for parent in inbound.parents)
         held = partial(self._open.hold, flow, exchange)
         return self._control.accept_delegation(
             inbound, lambda r: self._settle(flow, exchange, action, decision, r), held
@@ -243,7 +295,7 @@ class Ingress:
         permit(flow, exchange, self._open)
         # The reverse proxy has put the local agent's address in place of the one that was called.
         exchange.permit = (flow.request.scheme, flow.request.host, flow.request.port)
-        if exchange.delegated:
+        if exchange.carriage is not None and not exchange.carriage.apart:
             delegate.attach_tokens(flow.request.headers, answer.execution_context, ())
 
 

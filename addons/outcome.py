@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from mitmproxy import http
 
 from ..evidence.entry import OutcomeDraft
-from . import delegate
+from . import delegate, ways
 from .exchange import Control, Exchange, ReadTally, Tally, exchange_of
 from .open_exchanges import OpenExchanges
 
@@ -45,11 +45,26 @@ class Outcome:
 
     def response(self, flow: http.HTTPFlow) -> None:
         exchange = exchange_of(flow)
+        if flow.response is not None and flow.response.trailers:
+            self._read_trailers(flow.response, exchange)
         if exchange is None or exchange.permit is None or flow.response is None or flow.websocket is not None:
             return
         if not flow.response.stream and exchange.response_tally is not None:
             exchange.response_tally.update(flow.response.raw_content or b"")
+        if exchange.carriage is not None and ways.lacks_evidence(exchange.carriage, flow, exchange.peer_evidence):
+            exchange.peer_evidence["last_evidence"] = "missing"
         self.send(exchange, flow.response.status_code, complete=True, error=None)
+
+    def _read_trailers(self, response: http.Response, exchange: Exchange | None) -> None:
+        """What an agent's monitor says after a stream. Nobody else's word counts; who takes trailers gets it."""
+        came = ways.take_from_trailers(response)
+        carriage = exchange.carriage if exchange is not None and not exchange.inbound else None
+        if exchange is None or carriage is None or not came:
+            return
+        exchange.peer_evidence = delegate.joined(exchange.peer_evidence, delegate.digests(came))
+        exchange.peer_evidence["last_evidence"] = "trailers"
+        if carriage.passes:
+            response.trailers = http.Headers((*(response.trailers or http.Headers()).fields, *came.fields))
 
     def error(self, flow: http.HTTPFlow) -> None:
         exchange = exchange_of(flow)
@@ -90,8 +105,10 @@ class Outcome:
             outcome |= more
         if error is not None:
             outcome["error"] = error
+        fetched = ways.fetched_from(exchange.carriage) if outcome.get("last_evidence") == "missing" else ""
         for receipt in exchange.receipts:
-            self._control.record_outcome(OutcomeDraft(receipt.seq, outcome))
+            fetch = (fetched, receipt.node) if fetched and receipt.execution_context else None
+            self._control.record_outcome(OutcomeDraft(receipt.seq, outcome), fetch)
 
 
 def short(headers: http.Headers) -> bool:

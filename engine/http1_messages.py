@@ -55,6 +55,9 @@ NO_TRAILERS = frozenset(
     )
 )
 
+EVIDENCE = frozenset((b"behavioral-evidence", b"behavioral-evidence-checkpoint", b"execution-context"))
+"""What monitors say of each other's streams, after them; the addon that counts the answer takes it out."""
+
 
 class Messages(Http1Connection):
     """Reads and writes trailers; for both sides."""
@@ -94,7 +97,8 @@ class Messages(Http1Connection):
         assert self.request is not None
         is_request = isinstance(self, Http1Server)
         if self.request.data.method.upper() != b"CONNECT":
-            if read.headers and (trailers := kept_trailers(read.headers)):
+            left_out = NO_TRAILERS if is_request else NO_TRAILERS - EVIDENCE
+            if read.headers and (trailers := kept_trailers(read.headers, left_out)):
                 kind = RequestTrailers if is_request else ResponseTrailers
                 yield ReceiveHttp(kind(self.stream_id, trailers))
             yield ReceiveHttp(self.ReceiveEndOfMessage(self.stream_id))
@@ -125,10 +129,10 @@ class Messages(Http1Connection):
         return b"0\r\n" + b"".join(b"%s: %s\r\n" % field for field in trailers.fields) + b"\r\n"
 
 
-def kept_trailers(fields: Any) -> http.Headers:
+def kept_trailers(fields: Any, left_out: frozenset[bytes] = NO_TRAILERS) -> http.Headers:
     """Trailers as they are passed on: in lower case, without those that must not be there."""
     lower = ((bytes(name).lower(), bytes(value)) for name, value in fields)
-    return http.Headers([(name, value) for name, value in lower if name not in NO_TRAILERS])
+    return http.Headers([(name, value) for name, value in lower if name not in left_out])
 
 
 def _http1_request(event: RequestHeaders) -> RequestHeaders:

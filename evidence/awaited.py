@@ -8,7 +8,7 @@ will say the outcome (a worker): when it is gone the outcomes are not coming.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
 
@@ -82,6 +82,11 @@ class Awaited:
         """What an outcome repeats of the action; it waits no longer. None if it did not."""
         found = self._actions.pop(seq, None)
         return {**found[0].common, "action_target": found[1]} if found is not None else None
+
+    def take_over(self, seq: int) -> None:
+        """Its outcome does not depend on its source any more."""
+        if (found := self._actions.get(seq)) is not None:
+            self._actions[seq] = replace(found[0], source=None), found[1]
 
     def of(self, source: object) -> list[int]:
         """The actions whose outcome `source` would have said."""

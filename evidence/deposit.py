@@ -70,4 +70,4 @@ class Deposit:
 
 
 def _size(tokens: Tokens) -> int:
-    return _OVERHEAD + sum(map(len, (*tokens.execution_context, *tokens.behavioral_evidence)))
+    return _OVERHEAD + sum(map(len, (*tokens.execution_context, *tokens.behavioral_evidence, *tokens.checkpoint)))

@@ -244,6 +244,10 @@ class Recorder:
             raise UsageError(f"no outcome is awaited of entry {draft.outcome_of}: it has one, or was denied")
         self._add_outcome(action, draft)
 
+    def take_over(self, seq: int) -> None:
+        """How this action ended is known by now: whoever would have said its outcome may go."""
+        self._awaited.take_over(seq)
+
     async def lost(self, source: object) -> None:
         """`source` is gone: its actions have the outcome `unknown` and the delegations that it served are over."""
         for node in self.delegations.served_by(source):

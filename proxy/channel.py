@@ -16,7 +16,7 @@ import struct
 import time
 from asyncio import Future
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import orjson
@@ -204,12 +204,28 @@ class ControlClient:
     def delegation_response(self, node: str, then: Callable[[Tokens | ControlError], None]) -> Future[None]:
         return self._ask("response", node, then, lambda answer: Tokens(**answer))
 
+    def deliver(
+        self, urn: str, request: str, tokens: Tokens, then: Callable[[str | ControlError], None]
+    ) -> Future[None]:
+        return self._ask("deliver", (urn, request, tokens), then, str)
+
+    def take_delivery(self, peer_id: str, request: str, then: Callable[[Tokens | ControlError], None]) -> Future[None]:
+        return self._ask("take", (peer_id, request), then, lambda answer: Tokens(**answer))
+
+    def leave_evidence(
+        self, node: str, peer_id: str, nodes: Sequence[str], then: Callable[[Tokens | ControlError], None]
+    ) -> Future[None]:
+        return self._ask("leave", (node, peer_id, nodes), then, lambda answer: Tokens(**answer))
+
     def finish_delegation(self, node: str) -> None:
         self.tell("finish", node)
 
-    def record_outcome(self, draft: OutcomeDraft) -> None:
+    def record_outcome(self, draft: OutcomeDraft, fetch: tuple[str, str] | None = None) -> None:
         self._under_way.discard(draft.outcome_of)
-        self.tell("outcome", draft)
+        if fetch is None:
+            self.tell("outcome", draft)
+        else:
+            self.tell("fetch", (draft, *fetch))
 
     def _receipt(self, answer: Receipt | dict[str, Any]) -> Receipt:
         receipt = _as_receipt(answer)

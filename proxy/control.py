@@ -33,6 +33,7 @@ from ..formats import base64url
 from ..formats.errors import LictorError, UsageError
 from ..formats.jws import Signer
 from ..formats.keys import read_closed
+from .apart import Apart
 from .channel import Frames
 from .config import Config
 from .deciding import Deciding
@@ -112,7 +113,8 @@ class ControlProcess:
             state=deciding.authority,
             holds=deciding.holds,
         )
-        self._desk = Desk(self._recorder)
+        apart = Apart(config, lambda: self._in_force)
+        self._desk = Desk(self._recorder, apart)
         transparency = Transparency(config, ledger)
         retention = Retention(ledger, self._store, config.monitor.spiffe_id, self._recorder.needed_from)
         await retention.resume()
@@ -121,12 +123,14 @@ class ControlProcess:
         try:
             await transparency.start()
             await deciding.start(self._recorder.delegations, demanded(demands), erasing(retention))
+            await apart.start()
             await self._serve()
         finally:
             ticker.cancel()
             keeper.cancel()
             await deciding.stop()
             await self._end_workers()
+            await apart.stop()
             try:
                 await self._recorder.close()
                 await transparency.stop()
@@ -182,6 +186,9 @@ class ControlProcess:
         if config.listen.api is not None:
             host, port = config.listen.api
             self._announce(f"the log is served on {host}:{port}")
+        if config.listen.evidence is not None:
+            host, port = config.listen.evidence
+            self._announce(f"evidence is brought to and fetched from {host}:{port}")
         if config.listen.orders is not None:
             host, port = config.listen.orders
             self._announce(f"orders are taken on {host}:{port}")

@@ -13,10 +13,11 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
-from ..evidence.entry import InboundDraft, OutcomeDraft, Receipt
+from ..evidence.entry import InboundDraft, OutcomeDraft, Receipt, Tokens
 from ..evidence.recorder import Recorder
 from ..evidence.runs import Common, parse_common, parse_run
 from ..formats.errors import LictorError
+from .apart import Apart
 from .channel import Frames
 from .packing import unpack
 
@@ -30,8 +31,9 @@ _WORTH_KEEPING = 4096
 class Desk:
     """Takes what workers ask of the recorder."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, apart: Apart) -> None:
         self._recorder = recorder
+        self._apart = apart
         self._unanswered: set[Future[None]] = set()
         self._common: dict[bytes, Common] = {}
 
@@ -54,11 +56,35 @@ class Desk:
                 self._recorder.enter_outcome(OutcomeDraft(**payload))
             except Exception as e:
                 _refused(e)
+        elif operation == "fetch":
+            draft, urn, node = payload
+            self._recorder.take_over(draft["outcome_of"])
+            self._keep(asyncio.ensure_future(self._fetch(OutcomeDraft(**draft), urn, node)))
+        elif operation == "deliver":
+            urn, request, tokens = payload
+            self._answer(frames, number, self._apart.deliver(urn, request, Tokens(**tokens)))
+        elif operation == "take":
+            self._answer(frames, number, self._apart.take(*payload))
+        elif operation == "leave":
+            self._answer(frames, number, self._leave(*payload))
         elif operation == "inbound":
             told = partial(_held, frames, number)
             self._answer(frames, number, self._recorder.accept_delegation(InboundDraft(**payload), source, told))
         else:
             self._answer(frames, number, self._recorder.delegation_response(payload))
+
+    async def _fetch(self, draft: OutcomeDraft, urn: str, node: str) -> None:
+        """Ask for evidence that did not come with the answer, before the outcome says what came."""
+        try:
+            outcome = await self._apart.fetch(urn, node, draft.outcome)
+            self._recorder.enter_outcome(OutcomeDraft(draft.outcome_of, outcome))
+        except Exception as e:
+            _refused(e)
+
+    async def _leave(self, node: str, peer_id: str, nodes: list[str]) -> Tokens:
+        tokens = await self._recorder.delegation_response(node)
+        self._apart.leave(peer_id, nodes, tokens)
+        return tokens
 
     async def settle(self, seconds: float) -> None:
         """Wait until everything that was asked is answered, at most `seconds`."""

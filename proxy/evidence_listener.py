@@ -93,7 +93,7 @@ class EvidenceListener:
 
 
 def may_delegate(bindings: Iterable[Binding], caller: str) -> bool:
-    """Whether this caller is a monitor of whose delegations a binding says anything; without one they are all denied."""
+    """Whether this caller is a monitor of whose delegations a binding says anything: else they are all denied."""
     return "/monitor/" in caller and any(
         applies_to(binding.subjects, caller)
         and any(ActionType.DELEGATION in behavior.observable_actions for behavior in binding.behaviors)

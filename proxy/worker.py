@@ -203,7 +203,8 @@ class Worker:
             Tunnels(lambda: self._policy, identify, self._control, outcome, open_exchanges),
         ]
         if config.ingress is not None and config.listen.ingress is not None:
-            ingress = IngressSettings(config.ingress.agent, config.ingress.urn, config.listen.ingress)
+            fetched = config.listen.evidence is not None
+            ingress = IngressSettings(config.ingress.agent, config.ingress.urn, config.listen.ingress, fetched)
             resolve = KnownKeys(trust, federation.ca.read_bytes(), federation.partners).resolve
             addons.append(
                 Ingress(settings, ingress, lambda: self._policy, identify, resolve, self._control, open_exchanges)

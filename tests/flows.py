@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mitmproxy import http
@@ -25,6 +25,12 @@ class FakeControl:
         self.outcomes: list[Any] = []
         self.finished: list[str] = []
         self.withdrawn: list[tuple[int, str]] = []
+        self.delivered: list[tuple[str, str, Tokens]] = []
+        self.taken: list[tuple[str, str]] = []
+        self.left: list[tuple[str, str, tuple[str, ...]]] = []
+        self.fetched: list[tuple[str, str] | None] = []
+        self.problem: Any = ""
+        self.waiting: Any = Tokens()
         self.tokens: Any = Tokens(("node.b",), ("bet.b",))
 
     def answer(self, draft: Any) -> Receipt | LictorError:
@@ -64,8 +70,23 @@ class FakeControl:
     def withdraw(self, seq: int, reason: str) -> None:
         self.withdrawn.append((seq, reason))
 
-    def record_outcome(self, draft: Any) -> None:
+    def deliver(self, urn: str, request: str, tokens: Tokens, then: Callable[[Any], None]) -> asyncio.Future[None]:
+        self.delivered.append((urn, request, tokens))
+        return self._done(then, self.problem)
+
+    def take_delivery(self, peer_id: str, request: str, then: Callable[[Any], None]) -> asyncio.Future[None]:
+        self.taken.append((peer_id, request))
+        return self._done(then, self.waiting)
+
+    def leave_evidence(
+        self, node: str, peer_id: str, nodes: Sequence[str], then: Callable[[Any], None]
+    ) -> asyncio.Future[None]:
+        self.left.append((node, peer_id, tuple(nodes)))
+        return self._done(then, self.tokens)
+
+    def record_outcome(self, draft: Any, fetch: tuple[str, str] | None = None) -> None:
         self.outcomes.append(draft)
+        self.fetched.append(fetch)
 
 
 def nothing_open(policy: Callable[[], Policy] = lambda: Policy((), Catalog(()))) -> OpenExchanges:

@@ -76,7 +76,7 @@ class Frames:
 
 
 def desk_of(recorder: Recorder) -> Desk:
-    return Desk(recorder)  # type: ignore[arg-type]
+    return Desk(recorder, None)  # type: ignore[arg-type]
 
 
 async def test_what_is_said_in_one_turn_is_taken_in_order() -> None:
