@@ -9,10 +9,13 @@ import pytest
 
 from lictor.evidence import admission, bet, ect
 from lictor.evidence.admission import ReplayMemory, examine
+from lictor.evidence.checkpoint import CheckpointSigner
 from lictor.evidence.claims import KeyResolver, new_id
 from lictor.evidence.entry import InboundDraft
+from lictor.evidence.merkle import consistency_proof, leaf_hash, root
 from lictor.evidence.store import NodeRow
-from lictor.formats import jws
+from lictor.evidence.witnessed import WitnessedLine
+from lictor.formats import base64url, jws
 from lictor.formats.canonical import canonical
 from lictor.formats.keys import KeySigner
 
@@ -321,3 +324,20 @@ def test_a_full_replay_memory_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.take([(WID, "a")], NOW) is None
     assert "could not be told from a replay" in str(memory.take([(WID, "b")], NOW))
     assert memory.take([(WID, "b")], NOW + 1000) is None
+
+
+def test_a_checkpoint_must_be_of_the_log_that_the_evidence_rests_on(
+    ask: Ask, signer: KeySigner, node: ect.Minted
+) -> None:
+    leaves = [leaf_hash(b"0"), leaf_hash(b"1"), leaf_hash(b"2")]
+    rests = {"checkpoint_size": 3, "checkpoint_root": base64url.encode(root(leaves))}
+    token = evidence(signer, node, ext=rests)
+    note = CheckpointSigner(PEER.removeprefix("spiffe://"), signer).sign(1, leaves[0])
+    line = WitnessedLine(note, 3, tuple(consistency_proof(leaves, 1))).text()
+    assert ask([node.token], [token]).checkpoint == ""
+    assert ask([node.token], [token], checkpoint=[line]).checkpoint == note
+    another = evidence(signer, node, ext={**rests, "checkpoint_size": 4})
+    for bets, lines in [([token], [line, line]), ([token], [f"{line},{line}"]), ([token], ["x"]), ([another], [line])]:
+        draft = ask([node.token], bets, checkpoint=lines)
+        assert (draft.decision, draft.reason) == ("deny", "checkpoint_invalid"), draft
+        assert draft.detail.startswith(("Behavioral-Evidence-Checkpoint: ", "2 Behavioral-Evidence-Checkpoint lines"))

@@ -254,6 +254,17 @@ async def test_a_delegation_takes_its_node_and_the_evidence_along(monitor: Monit
         assert covers(one, monitor.entries())
 
 
+async def test_what_witnesses_signed_goes_along_with_a_delegation_and_is_of_the_tree_that_its_evidence_rests_on(
+    monitor: Monitor, keys: KeyResolver
+) -> None:
+    monitor.ledger.witnessed = lambda: f"line at {monitor.ledger.size}"
+    for made in (action(action_type="delegation", audience=[CALLEE]), action(action_type="delegation")):
+        receipt = await monitor.recorder.record_action(made)
+        sizes = [bet.verify(token, keys).ext["checkpoint_size"] for token in receipt.behavioral_evidence]
+        assert [receipt.checkpoint] == [(f"line at {size}",) for size in dict.fromkeys(sizes)]
+    assert (await monitor.recorder.record_action(action())).checkpoint == ()
+
+
 async def test_two_delegations_never_share_a_node(monitor: Monitor) -> None:
     receipts = [await monitor.recorder.record_action(action(action_type="delegation")) for _ in range(2)]
     assert receipts[0].node != receipts[1].node
