@@ -214,6 +214,7 @@ class Monitor:
         more: str = "",
         workers: int = 1,
         orders: int = 0,
+        evidence: int = 0,
     ) -> None:
         self.path, self.domain, self.name = path, domain, name
         self.port, self.ingress_port = free_port(), free_port()
@@ -225,6 +226,8 @@ class Monitor:
         listen = f'egress = "127.0.0.1:{self.port}"\n'
         if orders:
             listen += f'orders = "127.0.0.1:{orders}"\n'
+        if evidence:
+            listen += f'evidence = "127.0.0.1:{evidence}"\n'
         if ingress:
             listen += f'ingress = "127.0.0.1:{self.ingress_port}"\n\n[ingress]\n{ingress}\n'
         self.config = path / "lictor.toml"
