@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from lictor.bindings.catalog import Catalog
 from lictor.bindings.model import Action, ActionType, Binding
 from lictor.bindings.policy import Policy
 from lictor.bindings.schema import load_binding
+from lictor.formats.cosignature import Witness
 
 H = "https://h.example"
 RATE = {"type": "rate", "limit": 10, "period_s": 60}
@@ -40,6 +42,7 @@ def expression(text: str) -> dict[str, Any]:
     return {"type": "pattern", "target": text}
 
 
+KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32).public_key() for number in range(2)]
 ALL = rule([f"{H}/**"])
 
 
@@ -91,6 +94,21 @@ def test_not_more(what: str, child: list[dict[str, Any]], parent: list[dict[str,
 )
 def test_more_or_not_decided(what: str, child: list[dict[str, Any]], parent: list[dict[str, Any]]) -> None:
     assert exceeds([bound(*child)], [bound(*parent)]).startswith("http_request: ")
+
+
+def test_what_else_is_asked_of_callers_is_not_decided() -> None:
+    """Not even where the child asks for more."""
+
+    def asking(**incoming: Any) -> Binding:
+        rules = [rule({"type": "delegation", "incoming": incoming}), rule(["urn:test:x"])]
+        return bound(*({**one, "observable_actions": ["delegation"]} for one in rules))
+
+    one, two = (str(Witness(f"w{i}.example", KEYS[i])) for i in range(2))
+    parent = asking(witnesses={"keys": [one], "quorum": 1})
+    assert exceeds([asking(witnesses={"keys": [one], "quorum": 1})], [parent]) == ""
+    for child in ({"keys": [one, two]}, {"keys": [two], "quorum": 1}, {"keys": [one], "quorum": 1, "max_age_s": 60}):
+        assert exceeds([asking(witnesses=child)], [parent]).startswith("delegation: no behavior asks what b0")
+    assert exceeds([asking(result="pass")], [parent]) != ""
 
 
 def test_a_binding_that_only_watches_restricts_nobody() -> None:

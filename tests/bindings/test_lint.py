@@ -7,11 +7,13 @@ import time
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lictor.bindings.catalog import Catalog, Target
 from lictor.bindings.lint import MAX_OF_A_LIST, lint
 from lictor.bindings.model import Binding
 from lictor.bindings.schema import load_binding
+from lictor.formats.cosignature import Witness
 
 H = "https://h.example"
 MCP, DATA, PEER = "urn:e1:tool:mcp", "urn:e1:ds:data", "urn:e1:agent:b"
@@ -118,6 +120,30 @@ def test_what_is_found(behaviors: list[dict[str, Any]], kind: str, where: str) -
 )
 def test_what_is_left_alone(behaviors: list[dict[str, Any]]) -> None:
     assert lint([bound(*behaviors)]) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "quorum", "found"),
+    [
+        (1, 1, False),
+        (2, 1, True),
+        (2, 2, False),
+        (3, 1, True),
+        (3, 2, False),
+        (4, 2, True),
+        (5, 3, False),
+        (4, None, False),
+    ],
+)
+def test_so_few_witnesses_that_two_histories_could_have_enough(count: int, quorum: int | None, found: bool) -> None:
+    keys = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32).public_key() for number in range(count)]
+    asked: dict[str, Any] = {"keys": [str(Witness("w.example", key)) for key in keys]}
+    if quorum is not None:
+        asked["quorum"] = quorum
+    asks = behavior("delegation", types="delegation", incoming={"witnesses": asked})
+    where = "$.expected_behaviors[0].compliance_criteria.incoming.witnesses.quorum"
+    said = [(f.kind, f.where) for f in lint([bound(asks, allow(PEER, types="delegation"))])]
+    assert said == ([("split", where)] if found else [])
 
 
 def test_bindings_in_force_together_are_looked_at_together() -> None:

@@ -11,11 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from end_to_end.world import free_port
 
 from lictor.certs.domain import TrustDomain
-from lictor.evidence.checkpoint import Verifier
+from lictor.evidence.checkpoint import Verifier, parse_checkpoint
 from lictor.evidence.cosignature import Cosigner
 from lictor.evidence.ledger import Ledger
+from lictor.evidence.merkle import verify_consistency
 from lictor.evidence.sqlite_store import SqliteStore
 from lictor.evidence.witness import AddCheckpoint, WitnessDesk, WitnessState
+from lictor.evidence.witnessed import WitnessedLine
+from lictor.formats.cosignature import CheckpointPolicy
 from lictor.formats.errors import UsageError
 from lictor.formats.keys import KeySigner
 from lictor.formats.signed_note import parse_note
@@ -24,7 +27,8 @@ from lictor.proxy.witnessing import Witnessing
 
 KEY = KeySigner.of(Ed25519PrivateKey.from_private_bytes(bytes([5]) * 32))
 COSIGNER = Cosigner("w.example", KEY)
-STRANGER = Cosigner("w.example", KeySigner.of(Ed25519PrivateKey.from_private_bytes(bytes([6]) * 32)))
+STRANGER_KEY = KeySigner.of(Ed25519PrivateKey.from_private_bytes(bytes([6]) * 32))
+STRANGER = Cosigner("w.example", STRANGER_KEY)
 ORIGIN = "w.test/monitor/one"
 Reply = Callable[[AddCheckpoint], web.Response]
 
@@ -166,6 +170,89 @@ async def test_a_witness_that_is_elsewhere_is_followed(scene: Scene, tmp_path: P
     await scene.ledger.commit()
     assert [row.size for row in scene.ledger._store.cosigned()] == [5]
     state.close()
+
+
+def grown(scene: Scene, entries: int) -> WitnessedLine:
+    """What goes along once the log has grown; it holds for the tree of now."""
+    for number in range(entries):
+        scene.ledger.add({"more": number})
+    line = WitnessedLine.parse(scene.ledger.witnessed())
+    checkpoint = parse_checkpoint(parse_note(line.note))
+    assert line.size == scene.ledger.size
+    assert verify_consistency(checkpoint.size, line.size, line.proof, checkpoint.root, scene.ledger.root())
+    return line
+
+
+def times(line: WitnessedLine) -> list[int]:
+    return CheckpointPolicy((COSIGNER.witness,), 1).times(parse_note(line.note), 1 << 40)
+
+
+async def test_what_is_witnessed_goes_along_and_is_proved_to_the_tree_of_now(scene: Scene) -> None:
+    assert scene.ledger.witnessed() == ""
+    scene.reply = signed(COSIGNER)
+    await scene.witnessing.round()
+    for entries in (0, 1, 2, 300):
+        assert parse_checkpoint(parse_note(grown(scene, entries).note)).size == 3
+    scene.reply = lines("busy\n", 503)
+    await scene.witnessing.round()
+    assert parse_checkpoint(parse_note(grown(scene, 1).note)).size == 3, "the newest that has its quorum"
+    scene.witnessing._peers[0].due = 0
+    scene.reply = signed(COSIGNER)
+    await scene.witnessing.round()
+    assert parse_checkpoint(parse_note(grown(scene, 5).note)).size == 307
+    assert len(scene.ledger._growing) == 1, "what is not shown any more is not followed"
+
+
+async def test_a_log_that_does_not_grow_is_signed_again_before_its_cosignature_is_old(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.reply = signed(COSIGNER)
+    await scene.witnessing.round()
+    scene.reply = lambda request: web.Response(text=COSIGNER.sign(parse_note(request.note).text, 100))
+    await scene.witnessing.round()
+    assert (len(scene.asked), times(grown(scene, 0))) == (1, [7])
+    monkeypatch.setattr("lictor.proxy.witnessing.FRESH_S", 0)
+    await scene.witnessing.round()
+    assert (len(scene.asked), scene.asked[1].old_size, scene.asked[1].proof) == (2, 3, ())
+    assert times(grown(scene, 1)) == [100]
+
+
+async def test_too_few_cosignatures_do_not_go_along(scene: Scene) -> None:
+    scene.witnessing._quorum = 2
+    scene.reply = signed(COSIGNER)
+    await scene.witnessing.round()
+    assert scene.ledger.witnessed() == ""
+
+
+async def test_what_the_former_key_signed_does_not_go_along_with_what_the_new_one_signs(scene: Scene) -> None:
+    scene.reply = signed(COSIGNER)
+    await scene.witnessing.round()
+    former, new = KeySigner.from_file(scene.config.monitor_dir / "evidence.key"), STRANGER_KEY
+    scene.ledger.sign_with(new, former)
+    assert scene.ledger.witnessed() == ""
+    scene.ledger.add({"n": "rotated"})
+    await scene.witnessing.round()
+    note = parse_note(grown(scene, 1).note)
+    assert {line.key_id for line in note.signatures} >= {
+        Verifier.of(ORIGIN, k.public_key()).key_id() for k in (new, former)
+    }
+
+
+async def test_after_a_start_the_newest_that_was_witnessed_goes_along(scene: Scene) -> None:
+    """Also while no witness answers, and however far the log has grown."""
+    scene.reply = signed(COSIGNER)
+    await scene.witnessing.round()
+    grown(scene, 600)
+    await scene.ledger.commit()
+    again = Witnessing(scene.config, scene.ledger)
+    scene.ledger.witnessed = str
+    scene.reply = lines("busy\n", 503)
+    again.start()
+    assert again._task is not None
+    again._task.cancel()
+    await again.round()
+    assert parse_checkpoint(parse_note(grown(scene, 7).note)).size == 3
+    await again.stop()
 
 
 W = f'url = "http://127.0.0.1:1"\nkey = "{COSIGNER.witness}"\n'
