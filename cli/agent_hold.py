@@ -25,7 +25,9 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 @click.option(
     "--for", "lasts", metavar="TIME", help="For so long: 90s, 10m, 2h, 1d. Without it, until it is taken back."
 )
-@click.option("--action-type", "types", multiple=True, type=click.Choice([*ActionType]), help="Only these.")
+@click.option(
+    "--action-type", "types", multiple=True, type=click.Choice([t.value for t in ActionType]), help="Only these."
+)
 @click.option("--target", "targets", multiple=True, metavar="PATTERN", help="Only on these targets, as in a binding.")
 @click.option("--workflow", metavar="WID", help="Only in this workflow.")
 @why_option
