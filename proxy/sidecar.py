@@ -89,20 +89,20 @@ class Sidecar:
         """`http://lictor:TOKEN@127.0.0.1:PORT`. A secret: whoever has it acts as the agent while this run lasts."""
         return f"http://{USER}:{self._token}@127.0.0.1:{self.port}"
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A task of ours: one that asyncio makes complains when it is cancelled, in Python up to 3.12.1."""
         if len(self._tasks) >= MAX_CONNECTIONS:
             writer.transport.abort()
             return
+        task = asyncio.create_task(self._carry(reader, writer))
         self._tasks.add(task)
-        try:
-            with contextlib.suppress(OSError):  # the client went away, or sent no head in time
-                await self._serve(reader, writer)
-            await _close(writer)
-        finally:
-            writer.transport.abort()
-            self._tasks.discard(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):  # the client went away, or sent no head in time
+            await self._serve(reader, writer)
+        await _close(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(HEAD_S):

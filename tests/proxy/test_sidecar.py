@@ -35,16 +35,13 @@ async def monitor(handler: Handler, context: ssl.SSLContext) -> AsyncIterator[in
     """A TLS server; yields its port."""
     tasks: set[asyncio.Task[None]] = set()
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.create_task(serve(reader, writer)))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
             await handler(reader, writer)
-        except OSError:
-            pass
-        finally:
-            writer.close()
+        writer.close()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
     try:
@@ -312,7 +309,9 @@ async def test_a_certificate_that_the_monitor_refuses(trust: TrustDomain, tmp_pa
     assert b"expired or revoked: see lictor agent list" in received
 
 
-async def test_leaving_ends_open_connections(trust: TrustDomain) -> None:
+async def test_leaving_ends_open_connections_and_complains_of_none(trust: TrustDomain) -> None:
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     async with monitor(echo, listener(trust)) as port:
         async with sidecar(trust, port) as side:
             reader, writer = await connect(side)
@@ -324,6 +323,7 @@ async def test_leaving_ends_open_connections(trust: TrustDomain) -> None:
         writer.close()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port_of_sidecar)
+    assert complaints == []
 
 
 async def test_leaving_does_not_wait_for_a_client_that_reads_nothing(trust: TrustDomain) -> None:
