@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..bindings.apart import Rules
 from ..bindings.model import Binding
 from ..bindings.registry import load_files
 from ..bindings.signing import read_keys
@@ -46,17 +47,20 @@ class NotYet(VerificationError):
 class References:
     """The bindings that the Verifier knows, each in all versions that may judge. Without any, all will do.
 
-    `digests` by policy id; `subjects` of all versions of a policy.
+    `digests` by policy id; `subjects` of all versions of a policy; `bindings` by digest.
     """
 
     digests: dict[str, frozenset[str]] = field(default_factory=dict)
     subjects: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    bindings: dict[str, Binding] = field(default_factory=dict)
+    _rules: dict[str, Rules] = field(default_factory=dict)
 
     @classmethod
     def of(cls, bindings: Iterable[Binding]) -> References:
         found = cls()
         for one in bindings:
             found.digests[one.policy_id] = found.digests.get(one.policy_id, frozenset()) | {one.digest}
+            found.bindings[one.digest] = one
             found.subjects[one.policy_id] = (*found.subjects.get(one.policy_id, ()), one.subjects)
         return found
 
@@ -69,6 +73,12 @@ class References:
             # Else whoever empties the directory has every policy taken.
             raise UsageError(f"{directory} holds no reference copies: put some there, or leave references out")
         return found
+
+    def rules(self, digest: str) -> Rules | None:
+        """The behaviors of the binding with this digest, made ready to judge when they are first asked for."""
+        if digest not in self._rules and digest in self.bindings:
+            self._rules[digest] = Rules([self.bindings[digest]])
+        return self._rules.get(digest)
 
     def reasons(self, policy: str, digests: Iterable[str]) -> Iterator[Reason]:
         """Against evidence under `policy`, judged by the bindings with these digests."""

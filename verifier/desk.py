@@ -14,7 +14,7 @@ from ..bindings.subjects import applies_to
 from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
 from ..evidence import bet
 from ..evidence.bet import Bet
-from ..formats import jws
+from ..formats import base64url, jws
 from ..formats.errors import FormatError, UsageError, VerificationError
 from ..formats.keys import KeySigner
 from ..formats.spiffe import SpiffeId
@@ -23,9 +23,11 @@ from . import ear
 from .appraisal import NotYet, Reason, References, check_sent
 from .config import VerifierConfig
 from .consistency import Checked, LogState
+from .disclosure import check_disclosure
 from .ear import Profile, Submodule
 from .known_logs import Demands
 from .pulling import Window
+from .reevaluation import judge_again
 from .register import Register, Span
 
 log = logging.getLogger(__name__)
@@ -157,6 +159,29 @@ class Desk:
         logs = self._config.logs
         demands = Demands(monitor in self._served, logs.demanded, logs.policy is not None, logs.within_s)
         yield from self._register.logs.reasons(monitor, since, now, demands)
+
+    def disclosed(self, sender: str, text: str) -> dict[str, Any]:
+        """Judge the action of a disclosure again, and hold against its monitor what is wrong with it.
+
+        Raises VerificationError if `sender` may hand none in, UsageError for one that proves nothing, LedgerError.
+        """
+        config = self._config
+        if not applies_to((*config.relying_parties, *config.monitors), sender):
+            raise VerificationError(f"{sender} may not hand disclosures to this Verifier")
+        try:
+            shown = check_disclosure(text, self._ca)
+            opened = {one.name: one.value for one in shown.opened}
+            found = judge_again(shown.entry, opened, self._references.current, shown.bet)
+        except (FormatError, VerificationError) as e:
+            raise UsageError(str(e)) from None
+        monitor, proof = f"spiffe://{shown.proof.origin}", shown.proof
+        if not applies_to(config.monitors, monitor):
+            raise UsageError(f"the entry is of {monitor}, whose evidence this Verifier does not take")
+        tree = proof.size, base64url.encode(bytes.fromhex(proof.root))
+        against = self._register.disclosed(monitor, tree, shown.entry, found.problem, self._now())
+        self._say_against(monitor, against)
+        said = {"monitor": monitor, "agent": shown.entry["agent_id"], "seq": proof.index, "hidden": shown.hidden}
+        return {**said, **found.to_json()}
 
     def holds(self, monitor: str, ids: Collection[str]) -> bool:
         """Whether all these BETs of a monitor have come."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,18 @@ class Register:
         if groups:
             behavior["until"] = max(group[6] for group in groups)
         return Submodule(worst(statuses), tuple(policies)[:MAX_REASONS], nonce, behavior)
+
+    def disclosed(
+        self, issuer: str, tree: tuple[int, str], entry: Mapping[str, Any], problem: str, now: float
+    ) -> list[str]:
+        """An entry was shown under a signed tree (size, root) of its log: what that contradicts, in words.
+
+        `problem`: why an honest monitor would not have recorded it; empty if it would have.
+        """
+        with self._db.transaction() as db:
+            found = list(known_logs.saw(db, issuer, tree, entry["timestamp"], now))
+            found += [("misjudged", problem)] if problem else []
+            return list(contradictions.keep(db, issuer, contradictions.WHOLE_LOG, found, now))
 
     def holds(self, issuer: str, ids: Iterable[str]) -> bool:
         """Whether all these BETs of a monitor are here."""

@@ -59,11 +59,13 @@ class Service:
         self._waiting = 0
         self._stopping = asyncio.Event()
         self._evidence, self._question = _validator("Evidence"), _validator("Question")
+        self._disclosure = _validator("Disclosure")
         self._pulling = Pulling(config, self._arrived)
         self._logs = LogWatch(config, self._log_state, self._take_log)
         self._callers = Callers(config.listener, MAX_BODY)
         router = self._callers.app.router
         router.add_post("/evidence", self._take)
+        router.add_post("/disclosures", self._disclosed)
         router.add_get("/results/{agent:.+}", self._result)
         router.add_post("/appraise", self._appraise)
         router.add_get("/jwks.json", self._jwks)
@@ -120,6 +122,15 @@ class Service:
         caller = request[CALLER]
         verdicts = await self._work(lambda: self._desk.take(caller, body["keys"], body["bets"]))
         return web.json_response({"verdicts": verdicts}, headers=_FRESH)
+
+    async def _disclosed(self, request: web.Request) -> web.Response:
+        await _body(request, self._disclosure)
+        text = (await request.read()).decode()
+        try:
+            said = await self._work(lambda: self._desk.disclosed(request[CALLER], text))
+        except UsageError as e:
+            raise web.HTTPBadRequest(text=f"{e}\n") from None
+        return web.json_response(said, headers=_FRESH)
 
     async def _result(self, request: web.Request) -> web.Response:
         asked = {"agents": [request.match_info["agent"]], **request.query}
