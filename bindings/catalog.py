@@ -98,8 +98,9 @@ def _check(target: Target) -> None:
             SpiffeId.parse(target.agent_id)
         except FormatError as e:
             raise UsageError(f"the target {target.urn}: agent_id {e}") from None
-    if (target.evidence is None) != (target.monitor is None) or (target.evidence and target.agent_id is None):
-        raise UsageError(f"the target {target.urn} needs all of agent, monitor and evidence, or only the first")
+    for name, needed in (("monitor", "agent_id"), ("evidence", "monitor")):
+        if getattr(target, name) is not None and getattr(target, needed) is None:
+            raise UsageError(f"the target {target.urn} has {name}: it needs {needed.removesuffix('_id')} too")
     if target.passthrough:
         _check_passthrough(target)
     if target.protocol != "mcp" and (target.lists, target.pins, target.changed_tools) != ("allowed", None, "deny"):
