@@ -142,6 +142,7 @@ class Issuer:
             "unjudged": window.unjudged,
             "durability": "os" if self._ledger.durability == "os" else None,
             "details_omitted": omitted,
+            "description": self._ledger.described,
         }
         ext |= {name: value for name, value in optional.items() if value}
         return {"bhv_details": shown, "ext": ext}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-DocumentKind = Literal["key", "binding"]
+DocumentKind = Literal["key", "binding", "description"]
 Durability = Literal["commit", "os"]
 """When a batch counts as written: once it is on the disk, or once the operating system has it."""
 MAX_ENTRY = 1 << 20
@@ -66,7 +66,10 @@ class WindowRow:
 
 @dataclass(frozen=True, slots=True)
 class DocumentRow:
-    """What a verifier needs besides the log: an evidence key (JWK, `id` = kid) or a binding (`id` = its digest)."""
+    """What is kept besides the log: an evidence key (JWK, `id` = kid), a binding (`id` = its digest), a description.
+
+    Of a description of the monitor (`description`) `id` is its digest, and the document has its `token`.
+    """
 
     kind: DocumentKind
     id: str

@@ -50,6 +50,11 @@ class EvidenceKey:
     def public_key(self) -> PublicKey:
         return self._signer.public_key()
 
+    def x5c(self) -> list[str]:
+        """The certificate of the key (RFC 7515 section 4.1.6). Raises UsageError."""
+        certificates: list[str] = self._jwk()["x5c"]
+        return certificates
+
     def enter(self, ledger: Ledger, stored: Reader, monitor_id: str) -> None:
         """Put the key into the log, and if another was there before, say that it was exchanged. Call at start."""
         known = [row.id for row in stored.documents("key")]
