@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from ..formats import base64url, jws
+from ..formats import base64url, jws, strict_json
 from ..formats.canonical import canonical, digest
 from ..formats.errors import VerificationError
 from ..formats.jws import Signer
@@ -25,6 +25,7 @@ from . import claims as read
 from .claims import KeyResolver, new_id
 from .entry import DESCRIPTION, own_fields
 from .ledger import Ledger
+from .store import Reader
 
 TYP = "monitor-description+jwt"
 PROFILE = "urn:lictor:eat:monitor"
@@ -101,6 +102,16 @@ def enter(ledger: Ledger, signer: Signer, x5c: list[str], claims: Mapping[str, A
     ledger.put_document("description", found.digest, {"token": token})
     ledger.described = found.digest
     return found
+
+
+def tokens(stored: Reader) -> dict[str, str]:
+    """Every description of the log's monitor by its digest, oldest first."""
+    return {row.id: str(strict_json.loads_object(row.data)["token"]) for row in stored.documents("description")}
+
+
+def newest_token(stored: Reader) -> str | None:
+    """The monitor's newest description."""
+    return next(reversed(tokens(stored).values()), None)
 
 
 def parse(claims: Mapping[str, Any], token: str) -> Description:

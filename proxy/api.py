@@ -1,4 +1,4 @@
-"""The log for outsiders, read-only: checkpoint and tiles (c2sp.org/tlog-tiles), keys, health.
+"""The log for outsiders, read-only: checkpoint and tiles (c2sp.org/tlog-tiles), keys, the monitor's description, health.
 
 A listener of its own in the control process (`certs.callers`), for every identity of the trust domain. The files are
 read in one thread through a connection of its own, so what is asked here never waits in the ledger's way; when too
@@ -19,6 +19,8 @@ from typing import Any
 from aiohttp import web
 
 from ..certs.callers import Callers
+from ..evidence import description
+from ..evidence.description import newest_token
 from ..evidence.sqlite_store import SqliteReader
 from ..evidence.tiles import Tile, read_tile
 from ..formats import strict_json
@@ -48,6 +50,7 @@ class Api:
         router.add_get("/checkpoint", self._checkpoint)
         router.add_get("/tile/{path:.+}", self._tile)
         router.add_get("/jwks.json", self._jwks)
+        router.add_get("/monitor", self._monitor)
         router.add_get("/healthz", self._healthz)
 
     async def start(self, host: str, port: int) -> None:
@@ -102,6 +105,13 @@ class Api:
         keys = await self._read(lambda: [strict_json.loads_object(d.data) for d in self._reader.documents("key")])
         body = json.dumps({"keys": keys})
         return web.Response(text=body, content_type="application/jwk-set+json", headers={"Cache-Control": "max-age=60"})
+
+    async def _monitor(self, request: web.Request) -> web.Response:
+        token = await self._read(lambda: newest_token(self._reader))
+        if token is None:
+            raise web.HTTPNotFound(text="the monitor has not described itself yet\n")
+        headers = {"Content-Type": f"application/{description.TYP}", "Cache-Control": "max-age=1"}
+        return web.Response(body=token.encode(), headers=headers)
 
     async def _healthz(self, request: web.Request) -> web.Response:
         head = await self._read(self._reader.head)

@@ -96,6 +96,7 @@ class ControlProcess:
             read_closed(path)
         signer = EvidenceKey(config)
         ledger = self._open_ledger(signer)
+        await ledger.commit()  # what is read back from here on is all there is
         self._state = State(self._in_force, self._store, ledger.size, ledger.now())
         demands = self._demands(ledger, signer)
         deciding = self._deciding = Deciding(

@@ -18,9 +18,10 @@ import orjson
 
 from ..certs.contexts import client_context
 from ..certs.servers import ExpectedServer
+from ..evidence import description
 from ..evidence.ledger import Ledger
 from ..evidence.sqlite_store import SqliteReader
-from ..formats import strict_json
+from ..formats import base64url, strict_json
 from ..formats.errors import FormatError, LictorError, UsageError
 from .config import Config, VerifierSettings
 
@@ -52,6 +53,7 @@ class Reporting:
         self._mark = f"reported to {settings.name}"
         self._reported = int(self._reader.meta(self._mark) or 0)
         self._failures, self._problem = 0, ""
+        self._described: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
         self._task: asyncio.Task[None] | None = None
@@ -131,11 +133,19 @@ class Reporting:
         if reported != numbers[-1]:
             raise UsageError(f"it wants a BET again later: {str(verdict.get('problem'))[:300]}")
 
+    def _beside(self, tokens: list[str]) -> tuple[list[Any], list[str]]:
+        """What these BETs are verified with: keys, and the monitor's descriptions of itself that they name."""
+        keys = [orjson.loads(key.data) for key in self._reader.documents("key")]
+        named = {_described(token) for token in tokens} - {None}
+        if not named <= self._described.keys():
+            self._described = description.tokens(self._reader)
+        return keys[-KEYS:], [self._described[digest] for digest in self._described if digest in named]
+
     async def _push(self, tokens: list[str]) -> list[dict[str, Any]]:
         """The verdicts. Raises LictorError, ClientError and OSError."""
         assert self._session is not None
-        keys = await asyncio.to_thread(lambda: list(self._reader.documents("key"))[-KEYS:])
-        body = orjson.dumps({"keys": [orjson.loads(key.data) for key in keys], "bets": tokens})
+        keys, described = await asyncio.to_thread(self._beside, tokens)
+        body = orjson.dumps({"keys": keys, "bets": tokens, "descriptions": described})
         headers = {"Content-Type": "application/json"}
         url = f"{self._settings.url}/evidence"
         async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
@@ -152,3 +162,8 @@ class Reporting:
         if not all(isinstance(verdict, dict) for verdict in verdicts):
             raise FormatError("its verdicts are no objects")
         return verdicts
+
+
+def _described(token: str) -> Any:
+    """The digest of the description that a BET of our own names."""
+    return orjson.loads(base64url.decode(token.split(".")[1])).get("ext", {}).get("description")

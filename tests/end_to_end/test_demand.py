@@ -38,7 +38,7 @@ def busy(make_monitor: Callable[..., Monitor], make_binding: Any, server: Server
 
 
 def test_a_bet_on_demand(busy: Monitor) -> None:
-    entries = busy.entries()
+    entries = busy.of_agents()
     issued = lictor(busy, "bet", "issue", "--agent", "default", "--to", entries[-1]["timestamp"] + 1e-6, "--json")
     assert issued.returncode == 0, issued.stderr
     [one] = json.loads(issued.stdout)

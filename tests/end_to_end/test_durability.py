@@ -99,7 +99,7 @@ def test_kill_9_in_mid_upload(running: Monitor, server: Server) -> None:
         until(lambda: server.connections > before)
         assert monitor.process is not None
         monitor.kill(monitor.process.pid, *monitor.workers())
-    assert [e["action_target"] for e in monitor.entries()] == [f"https://{at}/open/upload"]
+    assert [e["action_target"] for e in monitor.of_agents()] == [f"https://{at}/open/upload"]
 
 
 def test_outcomes_of_what_shutdown_cuts_off(running: Monitor, server: Server, monkeypatch: Any) -> None:
@@ -121,8 +121,8 @@ def test_outcomes_of_what_shutdown_cuts_off(running: Monitor, server: Server, mo
         wire.read(1000)
         assert monitor.stop() == 0
     ending.set()
-    outcome = monitor.entries()[-1]
-    assert (outcome["outcome_of"], outcome["outcome"]["complete"]) == (0, False)
+    action, outcome = monitor.of_agents()
+    assert (outcome["outcome_of"], outcome["outcome"]["complete"]) == (action["seq"], False)
     assert outcome["outcome"]["response_bytes"] == 1000
 
 

@@ -310,6 +310,10 @@ class Monitor:
         """All entries that are on disk now."""
         return [json.loads(data) for data in self._column("select data from entries order by seq")]
 
+    def of_agents(self) -> list[dict[str, Any]]:
+        """The entries but for those that the monitor made about itself."""
+        return [e for e in self.entries() if "/monitor/" not in e["agent_id"]]
+
     def entries_of(self, since: int) -> list[dict[str, Any]]:
         """The actions from entry `since` on and their outcomes: none of what came before and ended late."""
         return [e for e in self.entries()[since:] if e.get("outcome_of", since) >= since]
