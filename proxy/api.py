@@ -1,4 +1,4 @@
-"""The log for outsiders, read-only: checkpoint and tiles (c2sp.org/tlog-tiles), keys, the monitor's description, health.
+"""The log for outsiders, read-only: checkpoint and tiles (c2sp.org/tlog-tiles), keys, what the monitor is, health.
 
 A listener of its own in the control process (`certs.callers`), for every identity of the trust domain. The files are
 read in one thread through a connection of its own, so what is asked here never waits in the ledger's way; when too

@@ -64,7 +64,7 @@ def test_exactly_the_limit_reaches_the_upstream(
     monitor.start()
     assert get(monitor, server, "/after").json()["reason"] == "rate_exceeded"
     assert len(server.requests) == LIMIT
-    assert len([e for e in monitor.entries() if "outcome_of" not in e and e["decision"] == "allow"]) == LIMIT
+    assert len([e for e in monitor.of_agents() if "outcome_of" not in e and e["decision"] == "allow"]) == LIMIT
 
     rewrite(monitor, limited(LIMIT + 1))
     assert [get(monitor, server, "/raised").status for _ in range(2)] == [200, 403]
@@ -170,7 +170,7 @@ def test_audit_lets_pass_what_it_reports(
     more = f'[interception]\nupstream_ca = "{outside.ca}"\n'
     monitor = make_monitor("audit", {"main": document}, targets=targets, more=more)
     assert get(monitor, server, "/x").status == 200
-    entry = monitor.entries()[0]
+    entry = monitor.of_agents()[0]
     assert (entry["decision"], entry["reason"]) == ("flag", "audit:not_in_allowlist")
     monitor.stop()
     verified(monitor)

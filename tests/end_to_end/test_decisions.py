@@ -355,7 +355,7 @@ def test_a_delegation_that_is_held_on_both_sides(make_monitor: Callable[..., Mon
             answer = asked.result(15)
         assert answer.status == 200, answer
         assert "behavioral-evidence" in answer.headers
-        assert [e.get("decision") for e in b.entries() if "decision" in e] == ["hold", "allow", "allow"]
+        assert [e.get("decision") for e in b.of_agents() if "decision" in e] == ["hold", "allow", "allow"]
         codes = a.stop(), b.stop()
     assert codes == (0, 0)
     ledgers = [str(monitor.path / "data/ledger.sqlite") for monitor in (a, b)]

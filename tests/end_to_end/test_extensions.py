@@ -41,7 +41,7 @@ def test_an_extension_judges_and_is_on_record(
     even, odd = ("a", "ab") if len(f"{URN}#call/a") % 2 == 1 else ("ab", "a")
     assert [call(even), call(odd)] == [(200, ""), (403, "odd")]
     assert len(server.requests) == 1
-    first, *actions = monitor.entries()
+    first, actions = monitor.entries()[0], monitor.of_agents()
     assert first["action_type"] == "extensions"
     loaded = first["action_parameters"]["extensions"]
     assert [(e["kind"], e["name"], e["distribution"], e["version"]) for e in loaded] == [

@@ -312,7 +312,8 @@ class Monitor:
 
     def of_agents(self) -> list[dict[str, Any]]:
         """The entries but for those that the monitor made about itself."""
-        return [e for e in self.entries() if "/monitor/" not in e["agent_id"]]
+        own = f"spiffe://{self.domain.name}/monitor/{self.name}"
+        return [e for e in self.entries() if e["agent_id"] != own]
 
     def entries_of(self, since: int) -> list[dict[str, Any]]:
         """The actions from entry `since` on and their outcomes: none of what came before and ended late."""
