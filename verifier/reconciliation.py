@@ -27,11 +27,13 @@ from ..evidence.export import EntryLine, ErasedLine, Header, Record, export_line
 from ..evidence.sqlite_store import SqliteReader
 from ..formats import base64url
 from ..formats.errors import FormatError
-from .chain import Chain, Problem
+from .chain import Chain, Node, Problem
 from .log import is_ledger
 
 State = Literal["agreed", "refused", "open", "one_sided", "contradicted"]
 LET_OUT = frozenset(("allow", "flag"))
+CAME_LATER = ("trailers", "fetched")
+"""What an outcome says of evidence that came once the answer had ended."""
 _COMPARED = ("request_bytes", "request_digest", "response_bytes", "response_digest", "status")
 
 
@@ -154,15 +156,15 @@ def _contradiction(out: End, end: End, what: str) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """What there is in all files: ids of nodes and BETs, digests of BETs."""
+    """What there is in all files: ids of nodes and BETs, digests of BETs with the ends of their windows."""
 
     nodes: frozenset[str]
     bets: frozenset[str]
-    digests: frozenset[str]
+    digests: Mapping[str, float]
 
     @classmethod
     def of(cls, chain: Chain) -> _Tokens:
-        digests = frozenset(_digest(one.token) for one in chain.bets.values())
+        digests = {_digest(one.token): one.end for one in chain.bets.values()}
         return cls(frozenset(jti for _, jti in chain.nodes), frozenset(chain.bets), digests)
 
     def missing_node(self, end: End) -> Iterator[Problem]:
@@ -178,9 +180,13 @@ class _Tokens:
             what = f"the BET {jti} that came with the delegation {out.node} is in none of the files"
             yield Problem("missing", what, jti)
         came_back = out.outcome.get("peer_bet", ())
-        if came_back and self.digests.isdisjoint(came_back):
+        there = [self.digests[one] for one in came_back if one in self.digests]
+        if came_back and not there:
             what = f"the evidence that came back from the delegation {out.node} is in none of the files"
             yield Problem("missing", what, out.node)
+        elif out.outcome.get("last_evidence") in CAME_LATER and end.ended is not None and max(there) < end.ended:
+            what = f"the evidence that came after the answer to the delegation {out.node} does not cover its end"
+            yield Problem("bad", what, out.node)
 
 
 def _differences(out: End, end: End, chain: Chain) -> Iterator[str]:
@@ -199,8 +205,20 @@ def _differences(out: End, end: End, chain: Chain) -> Iterator[str]:
         if mine != theirs:
             yield f"{name}: {mine} and {theirs}"
     answered = chain.nodes.get((end.wid, end.node))
-    if answered is not None and _digest(answered.ect.token) not in out.outcome.get("peer_ect", ()):
+    came_back = out.outcome.get("peer_ect", ())
+    if answered is not None and not any(_digest(node.ect.token) in came_back for node in _continued(answered)):
         yield f"the node that came back: the caller did not get {end.node}"
+
+
+def _continued(node: Node) -> Iterator[Node]:
+    """The node, and those that took its place in the same agent's work: it is soon too old to be sent."""
+    seen, waiting = {node.ect.jti}, [node]
+    while waiting:
+        yield (one := waiting.pop())
+        for child in one.children:
+            if child.ect.jti not in seen and (child.agent, child.ect.issuer) == (node.agent, node.ect.issuer):
+                seen.add(child.ect.jti)
+                waiting.append(child)
 
 
 def _digest(line: str) -> str:

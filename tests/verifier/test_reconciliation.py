@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,23 @@ def test_a_line_that_the_agent_added_to_its_answer_is_not_missed(files: Files) -
     came_back = digest_of(BACK) + digest_of("added")
     caller = [outgoing(), ended(outgoing(), peer_ect=digest_of() + digest_of("added"), peer_bet=came_back)]
     assert reconcile([files.write(ONE, caller), files.write(TWO, CALLEE)], chain())[1] == []
+
+
+def test_a_node_that_took_the_place_of_the_first_came_back(files: Files) -> None:
+    found = chain()
+    found.nodes[("w", CHILD)].children.append(node("node-c", B, (), "token-c"))
+    caller = [outgoing(), ended(outgoing(), peer_ect=digest_of("token-c"), peer_bet=digest_of(BACK))]
+    assert reconcile([files.write(ONE, caller), files.write(TWO, CALLEE)], found)[1] == []
+
+
+@pytest.mark.parametrize(("until", "kinds"), [(1001.0, []), (1000.9, ["bad"])])
+def test_what_came_after_a_stream_covers_its_end(files: Files, until: float, kinds: list[str]) -> None:
+    found = chain()
+    found.bets["last"] = replace(found.bets[BACK], jti="last", end=until, token="last")
+    came = digest_of(BACK) + digest_of("last")
+    caller = [outgoing(), ended(outgoing(), peer_ect=digest_of(), peer_bet=came, last_evidence="trailers")]
+    _, problems = reconcile([files.write(ONE, caller), files.write(TWO, CALLEE)], found)
+    assert [problem.kind for problem in problems] == kinds
 
 
 def test_what_was_erased_is_missing_and_no_lie(files: Files) -> None:
