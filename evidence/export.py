@@ -14,7 +14,7 @@ import os
 import re
 import tempfile
 from binascii import a2b_base64
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,9 @@ from .sqlite_store import SqliteReader
 FORMAT = "evidence/1"
 MAX_LINE = 40 << 20
 """Octets of the longest line that is read: a binding has at most 32 MiB."""
+BLOCK = 512
+"""Rows that are read at once, or fewer if they are long."""
+BLOCK_OCTETS = 1 << 20
 _ENTRY = re.compile(rb'\{"entry":(\{.*\}),"leaf":"([A-Za-z0-9_-]{43})"\}\n', re.ASCII)
 _LAST_OF_43 = b"AEIMQUYcgkosw048"
 """43 characters hold 32 octets and two bits more, which are zero in the one spelling."""
@@ -99,31 +102,87 @@ class End:
 Record = Header | Document | CosignedLine | TokenLine | ErasedLine | EntryLine | End
 
 
-def export_lines(reader: SqliteReader) -> Generator[bytes]:
-    """The lines of an evidence file of the whole ledger, all of one moment. Raises LedgerError."""
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What of a ledger goes into an evidence file: what was there at one moment, by the last number of each kind."""
+
+    header: Header
+    cosigned: tuple[str, ...]
+    documents: int
+    nodes: int
+    bets: int
+    erased: int
+
+
+def cut(reader: SqliteReader) -> Cut:
+    """The ledger as it is now. Raises LedgerError if nothing was written to it yet."""
     with reader.snapshot():
         head, origin = reader.head(), reader.meta("origin")
         if head is None or origin is None:
             raise LedgerError(f"the ledger {reader.path} has no checkpoint yet")
-        start = {"origin": origin, "checkpoint": head.checkpoint, "first_seq": 0, "count": head.size}
-        yield canonical({"lictor": FORMAT, **start}) + b"\n"
-        for key in reader.documents("key"):
-            yield b'{"key":%s}\n' % key.data
-        for row in reader.cosigned():
-            yield canonical({"cosigned": row.note}) + b"\n"
-        for binding in reader.documents("binding"):
-            yield b'{"binding":%s}\n' % binding.data
-        for node in reader.nodes():
-            yield canonical({"ect": node.token}) + b"\n"
-        for bet in reader.bets():
-            yield canonical({"bet": bet.token}) + b"\n"
-        for seq, leaf, data in reader.leaves():
-            encoded = base64url.encode(leaf).encode()
-            if data:
-                yield b'{"entry":%s,"leaf":"%s"}\n' % (data, encoded)
-            else:
-                yield b'{"erased":{"leaf":"%s","seq":%d}}\n' % (encoded, seq)
-        yield canonical({"end": {"count": head.size, "checkpoint": head.checkpoint}}) + b"\n"
+        header = Header(origin, head.checkpoint, 0, head.size)
+        cosigned = tuple(row.note for row in reader.cosigned())
+        return Cut(header, cosigned, *reader.last_numbers(), reader.erased())
+
+
+def export_lines(reader: SqliteReader) -> Generator[bytes]:
+    """The lines of an evidence file of the whole ledger, all of one moment. Raises LedgerError."""
+    for block in export_blocks(reader, cut(reader)):
+        yield from block
+
+
+def export_blocks(reader: SqliteReader, of: Cut) -> Generator[list[bytes]]:
+    """The same, a few lines at a time: between them nothing is held, so whoever takes his time is in nobody's way.
+
+    What is there stays there, but for what is erased meanwhile: then it ends with LedgerError.
+    """
+    header = of.header
+    start = {"origin": header.origin, "checkpoint": header.checkpoint, "first_seq": 0, "count": header.count}
+    yield [canonical({"lictor": FORMAT, **start}) + b"\n"]
+    yield from _documents(reader, "key", of.documents)
+    yield [canonical({"cosigned": note}) + b"\n" for note in of.cosigned]
+    yield from _documents(reader, "binding", of.documents)
+    yield from _tokens("ect", reader.nodes_after, of.nodes)
+    yield from _tokens("bet", reader.bets_after, of.bets)
+    yield from _entries(reader, of)
+    yield [canonical({"end": {"count": header.count, "checkpoint": header.checkpoint}}) + b"\n"]
+
+
+def _documents(reader: SqliteReader, kind: Literal["key", "binding"], last: int) -> Iterator[list[bytes]]:
+    number = 0
+    while (found := reader.document_after(kind, number)) is not None and found[0] <= last:
+        number, data = found
+        yield [b'{"%s":%s}\n' % (kind.encode(), data)]
+
+
+def _tokens(kind: str, after: Callable[[int, int], list[tuple[int, str]]], last: int) -> Iterator[list[bytes]]:
+    number = 0
+    while number < last and (found := after(number, BLOCK)):
+        yield [canonical({kind: token}) + b"\n" for one, token in found if one <= last]
+        number = found[-1][0]
+
+
+def _entries(reader: SqliteReader, of: Cut) -> Iterator[list[bytes]]:
+    begin, size = 0, of.header.count
+    while begin < size:
+        end, lines, octets = min(begin + BLOCK, size), [], 0
+        with reader.snapshot():
+            if reader.erased() > of.erased:
+                raise LedgerError("entries were erased while they were exported; export the log again")
+            for seq, leaf, data in reader.leaves(begin, end):
+                lines.append(_entry(seq, base64url.encode(leaf).encode(), data))
+                octets += len(data)
+                if octets >= BLOCK_OCTETS:
+                    end = seq + 1
+                    break
+        yield lines
+        begin = end
+
+
+def _entry(seq: int, leaf: bytes, data: bytes) -> bytes:
+    if data:
+        return b'{"entry":%s,"leaf":"%s"}\n' % (data, leaf)
+    return b'{"erased":{"leaf":"%s","seq":%d}}\n' % (leaf, seq)
 
 
 def write_export(reader: SqliteReader, path: Path) -> Header:
@@ -149,7 +208,7 @@ def write_export(reader: SqliteReader, path: Path) -> Header:
         if isinstance(e, OSError):
             raise UsageError(f"{path} cannot be written: {e.strerror}") from None
         raise
-    return _header(first)
+    return read_header(first)
 
 
 @contextmanager
@@ -182,7 +241,7 @@ def read_records(lines: Iterable[bytes]) -> Iterator[tuple[int, Record]]:
         if ended:
             raise FormatError(f"line {number}: something stands after the end line")
         try:
-            record = _record(line) if number > 1 else _header(line)
+            record = _record(line) if number > 1 else read_header(line)
             if type(record) is EntryLine and rank == entries:
                 yield number, record
                 continue
@@ -236,7 +295,8 @@ def _record(line: bytes) -> Record:
     raise FormatError(f"the value of {kind!r} is not what it must be")
 
 
-def _header(line: bytes) -> Header:
+def read_header(line: bytes) -> Header:
+    """The first line of an evidence file. Raises FormatError."""
     if len(line) > MAX_LINE:
         raise FormatError("not an evidence file: the first line is too long")
     value = strict_json.loads_object(line)

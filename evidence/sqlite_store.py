@@ -62,6 +62,7 @@ _INSERTS = {  # by the number of rows
     rows: f"INSERT INTO entries (seq, leaf, data) VALUES {', '.join(['(?, ?, ?)'] * rows)}"  # noqa: S608
     for rows in (64, 8, 1)
 }
+LATE_BETS = 1024
 ERASED_NEAR = 4096
 """Entries that surely fill more pages than SQLite touches when it gives back the room of one."""
 
@@ -130,9 +131,31 @@ class SqliteReader:
         rows = self._rows("SELECT id, token FROM bets WHERE id > ? ORDER BY id LIMIT ?", number, limit)
         return [(found, token) for found, token in rows]
 
+    def nodes_after(self, number: int, limit: int) -> list[tuple[int, str]]:
+        """The same of ECT nodes."""
+        rows = self._rows("SELECT id, token FROM nodes WHERE id > ? ORDER BY id LIMIT ?", number, limit)
+        return [(found, token) for found, token in rows]
+
+    def document_after(self, kind: DocumentKind, number: int) -> tuple[int, bytes] | None:
+        """(number, canonical bytes) of the first document of a kind that was added after the one with this number."""
+        sql = "SELECT number, CAST(data AS BLOB) FROM documents WHERE kind = ? AND number > ? ORDER BY number LIMIT 1"
+        return next(((found, data) for found, data in self._rows(sql, kind, number)), None)
+
+    def last_numbers(self) -> tuple[int, int, int]:
+        """The numbers of the documents, nodes and BETs that were added last; 0 where there is none."""
+        tables = "SELECT max(number) FROM documents", "SELECT max(id) FROM nodes", "SELECT max(id) FROM bets"
+        documents, nodes, bets = (next(self._rows(sql))[0] or 0 for sql in tables)
+        return documents, nodes, bets
+
     def newest_bets(self, limit: int) -> list[str]:
         """The tokens of the BETs that were added last, newest first."""
         return [token for (token,) in self._rows("SELECT token FROM bets ORDER BY id DESC LIMIT ?", limit)]
+
+    def late_bets(self, agent_id: str, after: float) -> list[str]:
+        """Of the last BETs in the ledger the tokens of those about this agent whose windows end after this time."""
+        sql = """SELECT token FROM bets WHERE id > (SELECT max(id) FROM bets) - ? AND agent_id = ? AND end > ?
+                 ORDER BY id"""
+        return [token for (token,) in self._rows(sql, LATE_BETS, agent_id, after)]
 
     def nodes(self, wid: str | None = None) -> Iterator[NodeRow]:
         sql = """SELECT jti, wid, agent_id, issuer, iat, parents, token, origin FROM nodes
