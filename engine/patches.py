@@ -100,6 +100,7 @@ def layer_handle_event(self: layer.Layer, event: events.Event) -> Commands:
 
 def http_layer_event_to_child(self: HttpLayer, child: layer.Layer, event: events.Event) -> Commands:
     command: Any
+    ended = False
     for command in child.handle_event(event):
         kind = type(command)
         if kind is commands.SendData:
@@ -120,6 +121,7 @@ def http_layer_event_to_child(self: HttpLayer, child: layer.Layer, event: events
                 self.command_sources[command] = child
             if kind is DropStream:
                 self.streams.pop(command.stream_id, None)
+                ended = True
             elif kind is GetHttpConnection:
                 yield from self.get_connection(command)
             elif kind is RegisterHttpConnection:
@@ -128,6 +130,18 @@ def http_layer_event_to_child(self: HttpLayer, child: layer.Layer, event: events
                 if kind is commands.OpenConnection:
                     self.connections[command.connection] = child
                 yield command
+    if ended and not child._paused:
+        _let_go(child)
+
+
+def _let_go(stream: Any) -> None:
+    """Of a stream that has ended, undo what leads from it back to it: it is freed at once, with its flow and bodies."""
+    stream.client_state = stream.server_state = _ended
+    stream.context.layers.clear()
+
+
+def _ended(event: events.Event) -> Commands:
+    yield from ()
 
 
 # TLS: no exception to learn that there is nothing more, one record for all that an event makes us send

@@ -7,9 +7,11 @@ import contextlib
 import ctypes
 import gc
 import ssl
+import weakref
 from typing import Any
 
 import pytest
+from mitmproxy import http
 
 WARM_UP, MORE = 30, 120
 TASKS = 2
@@ -84,3 +86,28 @@ async def test_connections_leave_nothing(serve: Any, start_upstream: Any, pki: A
         grown = allocated() - before
         assert len(gc.get_objects()) - objects < 5 * MORE, "not five objects for each; an open one has hundreds"
         assert grown < MORE * PER_CONNECTION, f"{grown // MORE} bytes for each"
+
+
+class Flows:
+    """Knows every flow as long as it lives."""
+
+    def __init__(self) -> None:
+        self.alive: weakref.WeakSet[http.HTTPFlow] = weakref.WeakSet()
+        self.seen = 0
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        self.alive.add(flow)
+        self.seen += 1
+
+
+async def test_an_exchange_that_has_ended_waits_for_no_collector(serve: Any, start_upstream: Any) -> None:
+    flows = Flows()
+    async with start_upstream() as up, serve(flows) as running, running.client() as client:
+        gc.disable()
+        try:
+            for _ in range(3):
+                assert (await client.get(up.url)).text == "hello"
+            await client.get(up.url + "/last")  # the driver has gone on
+            assert (flows.seen, len(flows.alive)) == (4, 0)
+        finally:
+            gc.enable()
