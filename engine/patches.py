@@ -6,11 +6,9 @@ made for one version of mitmproxy; with any other, the source of what is replace
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
 import itertools
-import logging
 import os
 import types
 from collections.abc import Callable, Generator
@@ -30,10 +28,10 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestHeaders
-from OpenSSL import SSL
 
 from ..formats.errors import UsageError
 from . import connection_reuse as reuse
+from . import tls_records
 
 CHECKED_VERSION = "12.2.3"
 
@@ -144,68 +142,6 @@ def _ended(event: events.Event) -> Commands:
     yield from ()
 
 
-# TLS: no exception to learn that there is nothing more, one record for all that an event makes us send
-
-
-def tls_receive_data(self: tls.TLSLayer, data: bytes) -> Commands:
-    session: Any = self.tls
-    if data:
-        session.bio_write(data)
-    parts = []
-    close = False
-    while True:
-        try:
-            parts.append(session.recv(65535))
-        except SSL.WantReadError:
-            break
-        except SSL.ZeroReturnError:
-            close = True
-            break
-        except SSL.Error as error:
-            yield commands.Log(f"TLS Error: {error}", logging.WARNING)
-            # After an alert OpenSSL says that the peer has closed, and mitmproxy would wait for ever to hear it again.
-            session.set_shutdown(session.get_shutdown() | SSL.RECEIVED_SHUTDOWN)
-            close = True
-            break
-        if not _bio_pending(session._into_ssl) and not session.pending():
-            break
-    if _bio_pending(session._from_ssl):
-        yield from self.tls_interact()
-    if parts:
-        yield from self.event_to_child(events.DataReceived(self.conn, b"".join(parts)))
-    if close:
-        self.conn.state &= ~connection.ConnectionState.CAN_READ
-        yield from self.event_to_child(events.ConnectionClosed(self.conn))
-
-
-def tls_send_data(self: tls.TLSLayer, data: bytes) -> tuple[()]:
-    self.context.send_tls(self.conn, self.tls, data)  # type: ignore[attr-defined]
-    return ()
-
-
-def tls_interact(self: tls.TLSLayer) -> Commands:
-    session: Any = self.tls
-    waiting = _bio_pending(session._from_ssl)
-    if waiting:
-        yield commands.SendData(self.conn, session.bio_read(waiting))
-
-
-def encrypt(session: Any, data: bytes) -> bytes:
-    """The TLS records for `data`, with whatever else the session has to send. Nothing, if the session is closed."""
-    with contextlib.suppress(SSL.Error):  # the peer has closed; it may still be sending
-        session.sendall(data)
-    waiting = _bio_pending(session._from_ssl)
-    return session.bio_read(waiting) if waiting else b""
-
-
-_bio_data = SSL._ffi.new("char **")  # type: ignore[attr-defined]
-
-
-def _bio_pending(bio: Any) -> int:
-    """How many bytes a memory BIO holds."""
-    return SSL._lib.BIO_get_mem_data(bio, _bio_data)  # type: ignore[attr-defined, no-any-return]
-
-
 # Objects
 
 
@@ -299,7 +235,7 @@ PATCHES = (
     Patch(
         tls.TLSLayer,
         "receive_data",
-        tls_receive_data,
+        tls_records.receive_data,
         tls.TLSLayer.receive_data,
         "85c0e6b656c324e5",
         "no exception only to learn that there is nothing more to read",
@@ -307,7 +243,7 @@ PATCHES = (
     Patch(
         tls.TLSLayer,
         "send_data",
-        tls_send_data,
+        tls_records.send_data,
         tls.TLSLayer.send_data,
         "35a29a1b0b0cb184",
         "what one event sends on a connection becomes one record and one write",
@@ -315,7 +251,7 @@ PATCHES = (
     Patch(
         tls.TLSLayer,
         "tls_interact",
-        tls_interact,
+        tls_records.interact,
         tls.TLSLayer.tls_interact,
         "62d6d57d43dd1a2e",
         "no exception only to learn that there is nothing more to send",

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import server_hooks
 
-from .patches import encrypt
+from .tls_records import encrypt
 
 
 class Driver(Protocol):
