@@ -1,5 +1,8 @@
 """HTTP/1.1 as it must be written when the other side speaks HTTP/2, and trailers, which mitmproxy's HTTP/1 has none of.
 
+What most messages are is told apart first: mitmproxy works out anew from the heads, at the end of every message and on
+both sides, whether the connection goes on.
+
 A body of which HTTP/2 did not say the length is chunked here: mitmproxy would write it behind a head that announces
 none, where a server reads it as the next request, and would end it early at an empty DATA frame.
 """
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 import h11
 from mitmproxy import http
@@ -24,7 +27,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseHeaders,
     ResponseTrailers,
 )
-from mitmproxy.proxy.layers.http._http1 import Http1Connection, Http1Server
+from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 MAX_LINES = 64 * 1024
 """Bytes of a chunk's head or of trailers."""
@@ -57,11 +60,13 @@ NO_TRAILERS = frozenset(
 
 EVIDENCE = frozenset((b"behavioral-evidence", b"behavioral-evidence-checkpoint", b"execution-context"))
 """What monitors say of each other's streams, after them; the addon that counts the answer takes it out."""
+_NO_TRAILERS_OF_ANSWERS = NO_TRAILERS - EVIDENCE
 
 
 class Messages(Http1Connection):
-    """Reads and writes trailers; for both sides."""
+    """Reads and writes trailers; for both sides. `reads_requests`: this is the client's."""
 
+    reads_requests: ClassVar[bool]
     _trailers: http.Headers | None = None
 
     def read_body(self, event: events.Event) -> Generator[commands.Command, Any, None]:
@@ -95,14 +100,33 @@ class Messages(Http1Connection):
     def _message_ended(self, read: Any) -> Generator[commands.Command, Any, None]:
         assert self.stream_id is not None
         assert self.request is not None
-        is_request = isinstance(self, Http1Server)
+        is_request = self.reads_requests
         if self.request.data.method.upper() != b"CONNECT":
-            left_out = NO_TRAILERS if is_request else NO_TRAILERS - EVIDENCE
+            left_out = NO_TRAILERS if is_request else _NO_TRAILERS_OF_ANSWERS
             if read.headers and (trailers := kept_trailers(read.headers, left_out)):
                 kind = RequestTrailers if is_request else ResponseTrailers
                 yield ReceiveHttp(kind(self.stream_id, trailers))
             yield ReceiveHttp(self.ReceiveEndOfMessage(self.stream_id))
         yield from self.mark_done(request=is_request, response=not is_request)
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> Generator[commands.Command, Any, None]:
+        self.request_done = self.request_done or request
+        self.response_done = self.response_done or response
+        if not (self.request_done and self.response_done):
+            if self.request_done and self.reads_requests:
+                self.state = self.wait
+            return
+        assert self.request is not None
+        assert self.response is not None
+        if not _goes_on(self.request, self.response):
+            yield from super().mark_done()
+            return
+        self.request_done = self.response_done = False
+        self.request = self.response = None
+        self.stream_id = self.stream_id + 2 if self.reads_requests and self.stream_id else None
+        self.state = self.read_headers
+        if self.buf:
+            yield from self.state(events.DataReceived(self.conn, b""))
 
     def writable(self, event: HttpEvent) -> HttpEvent | None:
         """The event as mitmproxy's writer can take it; None: there is nothing to write for now."""
@@ -118,6 +142,11 @@ class Messages(Http1Connection):
             return None
         return event
 
+    def ends_plainly(self, event: HttpEvent, message: http.Message | None) -> bool:
+        """Whether this end of our message is nothing that is written: no chunk, no trailers."""
+        assert event.stream_id == self.stream_id
+        return message is not None and self._trailers is None and "transfer-encoding" not in message.headers
+
     def last_chunk(self, event: HttpEvent) -> bytes:
         """The end of a chunked body that has trailers; nothing where mitmproxy writes the end as it should be."""
         trailers, self._trailers = self._trailers, None
@@ -127,6 +156,20 @@ class Messages(Http1Connection):
         if message is None or "chunked" not in message.headers.get("transfer-encoding", "").lower():
             return b""
         return b"0\r\n" + b"".join(b"%s: %s\r\n" % field for field in trailers.fields) + b"\r\n"
+
+
+def _goes_on(request: http.Request, response: http.Response) -> bool:
+    """Whether the connection goes on after these messages, for all that is plain; False: mitmproxy may say so."""
+    headers = response.headers
+    return (
+        request.data.http_version == response.data.http_version == b"HTTP/1.1"
+        and response.data.status_code != HTTPStatus.SWITCHING_PROTOCOLS
+        and request.data.method.upper() != b"CONNECT"
+        and "content-length" in headers
+        and "transfer-encoding" not in headers
+        and headers.get("connection", "keep-alive") == "keep-alive"
+        and request.headers.get("connection", "keep-alive") == "keep-alive"
+    )
 
 
 def kept_trailers(fields: Any, left_out: frozenset[bytes] = NO_TRAILERS) -> http.Headers:

@@ -13,11 +13,10 @@ import os
 import types
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from mitmproxy import connection, flow, http, version
-from mitmproxy.proxy import commands, context, events, layer
+from mitmproxy.proxy import commands, context, events, layer, tunnel
 from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.http import (
     DropStream,
@@ -31,7 +30,7 @@ from mitmproxy.proxy.layers.http._events import RequestHeaders
 
 from ..formats.errors import UsageError
 from . import connection_reuse as reuse
-from . import tls_records
+from . import header_fields, tls_records
 
 CHECKED_VERSION = "12.2.3"
 
@@ -132,6 +131,29 @@ def http_layer_event_to_child(self: HttpLayer, child: layer.Layer, event: events
         _let_go(child)
 
 
+def tunnel_event_to_child(self: tunnel.TunnelLayer, event: events.Event) -> Commands:
+    if self.tunnel_state is tunnel.TunnelState.ESTABLISHING and not self.command_to_reply_to:
+        self._event_queue.append(event)
+        return
+    own = self.conn
+    for command in self.child_layer.handle_event(event):
+        if not isinstance(command, commands.ConnectionCommand) or command.connection is not own:
+            yield command
+        elif type(command) is commands.SendData:
+            yield from self.send_data(command.data)
+        else:
+            yield from self._handle_command(command)
+
+
+_server_tls_event_to_child = tls.ServerTLSLayer.event_to_child
+
+
+def server_tls_event_to_child(self: tls.ServerTLSLayer, event: events.Event) -> Commands:
+    if self.wait_for_clienthello:
+        return _server_tls_event_to_child(self, event)
+    return tunnel_event_to_child(self, event)
+
+
 def _let_go(stream: Any) -> None:
     """Of a stream that has ended, undo what leads from it back to it: it is freed at once, with its flow and bodies."""
     stream.client_state = stream.server_state = _ended
@@ -149,6 +171,10 @@ def no_check(self: http.MessageData) -> None:
     return None
 
 
+def plain_new(cls: type, *args: object, **kwargs: object) -> Any:
+    return object.__new__(cls)
+
+
 def context_fork(self: context.Context) -> context.Context:
     fork = object.__new__(context.Context)
     fork.__dict__.update(self.__dict__)
@@ -162,45 +188,6 @@ _flow_numbers = itertools.count(int.from_bytes(os.urandom(8)) << 64)
 def flow_id() -> str:
     """Unique, not secret. Twenty times cheaper than a uuid4, which asks the kernel for randomness."""
     return f"{next(_flow_numbers):032x}"
-
-
-@lru_cache(4096)
-def _field_name(name: str | bytes) -> bytes:
-    return (name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name).lower()
-
-
-def _fields_by_name(headers: http.Headers) -> dict[bytes, list[str]]:
-    fields = headers.fields
-    known = headers.__dict__.get("_by_name")
-    if known is not None and known[0] is fields:
-        return known[1]  # type: ignore[no-any-return]
-    found: dict[bytes, list[str]] = {}
-    for name, value in fields:
-        found.setdefault(name.lower(), []).append(value.decode("utf-8", "surrogateescape"))
-    headers.__dict__["_by_name"] = (fields, found)
-    return found
-
-
-def headers_getitem(self: http.Headers, name: str | bytes) -> str:
-    values = _fields_by_name(self).get(_field_name(name))
-    if values is None:
-        raise KeyError(name)
-    return values[0] if len(values) == 1 else ", ".join(values)
-
-
-def headers_get(self: http.Headers, name: str | bytes, default: Any = None) -> Any:
-    values = _fields_by_name(self).get(_field_name(name))
-    if values is None:
-        return default
-    return values[0] if len(values) == 1 else ", ".join(values)
-
-
-def headers_contains(self: http.Headers, name: object) -> bool:
-    return isinstance(name, str | bytes) and _field_name(name) in _fields_by_name(self)
-
-
-def headers_get_all(self: http.Headers, name: str | bytes) -> list[str]:
-    return list(_fields_by_name(self).get(_field_name(name), ()))
 
 
 PATCHES = (
@@ -289,9 +276,49 @@ PATCHES = (
         "no type check of every field of every message at run time",
     ),
     Patch(
+        commands.StartHook,
+        "__new__",
+        plain_new,
+        commands.StartHook.__new__,
+        "722d742f24074dc2",
+        "a hook need not be asked each time whether its class is one",
+    ),
+    Patch(
+        events.CommandCompleted,
+        "__new__",
+        plain_new,
+        events.CommandCompleted.__new__,
+        "e0df0ef4b3a4c67e",
+        "the same for replies",
+    ),
+    Patch(
+        http.Headers,
+        "__init__",
+        header_fields.init,
+        http.Headers.__init__,
+        "4d53696a5f9f6670",
+        "no table of fields by name is made where none are given",
+    ),
+    Patch(
+        tunnel.TunnelLayer,
+        "event_to_child",
+        tunnel_event_to_child,
+        tunnel.TunnelLayer.event_to_child,
+        "119a33642637d420",
+        "commands that are not about the tunnel's own connection are passed on as they are",
+    ),
+    Patch(
+        tls.ServerTLSLayer,
+        "event_to_child",
+        server_tls_event_to_child,
+        tls.ServerTLSLayer.event_to_child,
+        "72ccc54bbf633c15",
+        "the agent's handshake never waits for a server here, so mostly there is nothing to look for",
+    ),
+    Patch(
         http.Headers,
         "__getitem__",
-        headers_getitem,
+        header_fields.getitem,
         http.Headers.__getitem__,
         "482e7414c932e3e8",
         "fields are found by name in a table, not by a walk for each question",
@@ -299,16 +326,18 @@ PATCHES = (
     Patch(
         http.Headers,
         "get_all",
-        headers_get_all,
+        header_fields.get_all,
         http.Headers.get_all,
         "367b3317bc2ba45c",
         "goes with __getitem__",
     ),
-    Patch(http.Headers, "get", headers_get, http.Headers.__getitem__, "482e7414c932e3e8", "goes with __getitem__"),
+    Patch(
+        http.Headers, "get", header_fields.get, http.Headers.__getitem__, "482e7414c932e3e8", "goes with __getitem__"
+    ),
     Patch(
         http.Headers,
         "__contains__",
-        headers_contains,
+        header_fields.contains,
         http.Headers.__getitem__,
         "482e7414c932e3e8",
         "goes with __getitem__",

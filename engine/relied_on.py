@@ -17,6 +17,7 @@ import h2.frame_buffer
 import h2.stream
 import h2.utilities
 from mitmproxy import version
+from mitmproxy.net.http import http1
 from mitmproxy.proxy.layers import http as layer
 from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.http import _http1, _http2, _http_h2
@@ -53,7 +54,10 @@ RELIED_ON: tuple[tuple[Callable[..., Any], str], ...] = (
     (_http1.Http1Client.read_headers, "415454c5fa8b5981"),
     (_http1.Http1Connection.read_body, "aece271029af36e4"),
     (_http1.Http1Connection.mark_done, "dc5ed395ce4f0763"),
+    (_http1.Http1Server.mark_done, "94fd7ea388c88671"),
     (_http1.Http1Client.send, "35d961e20d481204"),
+    (http1.connection_close, "d53e499096578d6b"),
+    (http1.expected_http_body_size, "bf258f07286cf770"),
     (layer.HttpStream.state_stream_request_body, "c98f7f715cef7cfa"),
     (layer.HttpStream.state_stream_response_body, "3fb6320300d3ddd5"),
     (layer.HttpClient._handle_event, "bc1cae775a49a4fe"),

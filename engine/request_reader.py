@@ -60,12 +60,16 @@ def mark(request: http.Request, problem: Problem) -> None:
 class RequestReader(Messages, Http1Server):
     """Reads requests; what is none becomes one that carries its `problem_with`, and the connection is not read on."""
 
+    reads_requests = True
+
     def send(self, event: HttpEvent) -> CommandGenerator:
         status = event.code.http_status_code() if isinstance(event, ResponseProtocolError) else None
         if status is not None and self.response is None and self.conn.state & ConnectionState.CAN_WRITE:
             response = failure(HTTPStatus(status), cast(ResponseProtocolError, event).message)
             yield commands.SendData(self.conn, http1.assemble_response(response))
             yield commands.CloseConnection(self.conn)
+        elif isinstance(event, ResponseEndOfMessage) and self.ends_plainly(event, self.response):
+            yield from self.mark_done(response=True)
         elif isinstance(event, ResponseEndOfMessage) and (end := self.last_chunk(event)):
             if self.request is not None and self.request.method != "HEAD":
                 yield commands.SendData(self.conn, end)

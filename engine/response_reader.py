@@ -32,13 +32,17 @@ def install() -> None:
 class ResponseReader(Messages, Http1Client):
     """Reads responses; an interim one is skipped, as nobody here waits for it."""
 
+    reads_requests = False
+
     @property
     def free(self) -> bool:
         """Whether the next request may be sent here: none is under way."""
         return self.stream_id is None
 
     def send(self, event: HttpEvent) -> Generator[commands.Command, Any, None]:
-        if isinstance(event, RequestEndOfMessage) and (end := self.last_chunk(event)):
+        if isinstance(event, RequestEndOfMessage) and not self.response and self.ends_plainly(event, self.request):
+            yield from self.mark_done(request=True)
+        elif isinstance(event, RequestEndOfMessage) and (end := self.last_chunk(event)):
             yield commands.SendData(self.conn, end)
             yield from self.mark_done(request=True)
         elif (writable := self.writable(event)) is not None:
