@@ -22,7 +22,9 @@ from .demo_processes import Program, Programs, ended_by_signals, free_ports
 from .demo_story import Story
 from .demo_world import (
     AGENT_B,
+    AGENT_C,
     CUSTOMER,
+    NAMES,
     Ports,
     Urls,
     World,
@@ -31,6 +33,7 @@ from .demo_world import (
     make_trust_domain,
     write_monitor_a,
     write_monitor_b,
+    write_monitor_c,
 )
 from .output import json_option, print_json
 
@@ -45,12 +48,16 @@ _EXAMPLES = Path(examples.__file__).parent
 )
 @json_option
 def command(folder: Path | None, as_json: bool) -> int:
-    """Two agents, two monitors, a tool, two data sources, refusals, evidence, and its verification. Keeps its files."""
+    """A chain of three agents, three monitors, a tool, two data sources, refusals, evidence, its verification.
+
+    Keeps its files.
+    """
     _check_packages()
     world = World(_new_folder(folder))
     story = Story(Console(highlight=False, soft_wrap=True, quiet=as_json))
     story.console.print(
-        "[bold]lictor demo[/]: two agents behind two monitors, all on this machine's loopback interface.\n"
+        "[bold]lictor demo[/]: three agents behind three monitors, all on this machine's loopback interface.\n"
+        "Agent A hands work to agent B, and B hands it on to C; whatever is not allowed is refused.\n"
         f"[dim]Files go to {escape(str(world.root))}[/]"
     )
     world.make_folders()
@@ -113,31 +120,38 @@ def _run_agents(story: Story, world: World, programs: Programs) -> None:
     with story.chapter("An MCP server (official SDK), and two data sources that demand a client certificate"):
         urls, ports = _start_outside(world, launcher)
         story.tell(f"tool {urls.tool}, approved data {urls.approved_data}, other data {urls.other_data}")
-    with story.chapter("Two monitors, with bindings that the operator signed", "monitors start"):
-        write_monitor_a(world, ports, urls)
-        write_monitor_b(world, ports, urls)
-        monitors = {name: launcher.monitor(name) for name in ("a", "b")}
+    with story.chapter("Three monitors, with bindings that the operator signed", "monitors start"):
+        for write, name in ((write_monitor_a, "a"), (write_monitor_b, "b"), (write_monitor_c, "c")):
+            write(world, ports[name], urls)
+        monitors = {name: launcher.monitor(name) for name in NAMES}
         for monitor in monitors.values():
             monitor.first_line(_START_S)
-        story.tell(
-            f"monitor a on port {ports.egress_a}; monitor b on {ports.ingress_b} (in) and {ports.egress_b} (out)"
+        listeners = [f"{name} on {ports[name].ingress} (in) and {ports[name].egress} (out)" for name in ("b", "c")]
+        story.tell(f"monitor a on port {ports['a'].egress} (out), {', '.join(listeners)}")
+    with story.chapter("Agents B and C (official A2A SDK): B hands work on to C, C has a tool", "agents start"):
+        sub_agents = (
+            _start_sub_agent(launcher, "b", urls.agent_b, ports["b"], "--agent", urls.agent_c),
+            _start_sub_agent(launcher, "c", urls.agent_c, ports["c"], "--tool", urls.tool),
         )
-    with story.chapter("Agent B, a sub-agent (official A2A SDK), behind monitor b", "agent B starts"):
-        arguments = ("--url", urls.agent_b, "--tool", urls.tool, "--port", str(ports.agent_b))
-        agent_b = launcher.agent("b", "sub_agent.py", *arguments)
-        agent_b.first_line(_START_S)
-        story.tell(f"{AGENT_B} is {urls.agent_b} to others")
+        for sub_agent in sub_agents:
+            sub_agent.first_line(_START_S)
+        story.tell(f"{AGENT_B} is {urls.agent_b} to others, {AGENT_C} is {urls.agent_c}")
     with story.chapter("Agent A works: an ordinary program that finds HTTPS_PROXY in its environment", "agent A works"):
         _follow_agent_a(story, launcher, urls)
     with story.chapter("What arrived outside, by the programs' own count"):
         _check_counts(story, world)
     with story.chapter("The monitors stop and sign their last evidence", "monitors stop"):
-        agent_b.stop()
+        for sub_agent in sub_agents:
+            sub_agent.stop()
         for name, monitor in monitors.items():
             story.check(f"exit code of monitor {name}", expected=0, found=monitor.stop())
 
 
-def _start_outside(world: World, launcher: _Launcher) -> tuple[Urls, Ports]:
+def _start_sub_agent(launcher: _Launcher, name: str, url: str, ports: Ports, *arguments: str) -> Program:
+    return launcher.agent(name, "sub_agent.py", "--url", url, "--port", str(ports.agent), *arguments)
+
+
+def _start_outside(world: World, launcher: _Launcher) -> tuple[Urls, dict[str, Ports]]:
     tls = ("--cert", str(world.outside / "server.pem"), "--key", str(world.outside / "server.key"))
     ca = ("--client-ca", str(world.outside / "ca.pem"))
     started = [
@@ -148,8 +162,10 @@ def _start_outside(world: World, launcher: _Launcher) -> tuple[Urls, Ports]:
         ),
     ]
     tool, sales, payroll = (json.loads(program.first_line(_START_S))["listening"] for program in started)
-    ports = Ports(*free_ports(4))
-    return Urls(tool, sales, payroll, f"https://localhost:{ports.ingress_b}/"), ports
+    free = free_ports(9)
+    ports = {name: Ports(*free[n : n + 3]) for name, n in zip(NAMES, range(0, 9, 3), strict=True)}
+    agents = (f"https://localhost:{ports[name].ingress}/" for name in ("b", "c"))
+    return Urls(tool, sales, payroll, *agents), ports
 
 
 def _follow_agent_a(story: Story, launcher: _Launcher, urls: Urls) -> None:
@@ -160,13 +176,14 @@ def _follow_agent_a(story: Story, launcher: _Launcher, urls: Urls) -> None:
         *("--data", f"{urls.approved_data}orders"),
         *("--other-data", f"{urls.other_data}salaries"),
         *("--agent", urls.agent_b),
+        *("--next-agent", urls.agent_c),
     )
     steps = {}
     for line in agent_a.lines(_WORK_S):
         step = json.loads(line)
         steps[step["step"]] = step
         _check_step(story, step)
-    story.check("steps done", expected=5, found=len(steps))
+    story.check("steps done", expected=6, found=len(steps))
     story.check("agent A's exit code", expected=0, found=agent_a.stop())
 
 
@@ -181,11 +198,14 @@ def _check_step(story: Story, step: dict[str, Any]) -> None:
             what = "reads approved data, whose source saw the client certificate of"
             story.check(what, expected=CUSTOMER, found=found["client"] if done else found)
         case "read_unapproved_data":
-            _check_refusal(story, "tries an unapproved data source and is told", done, found)
+            _check_refusal(story, "tries an unapproved data source and is told", "not_in_allowlist", done, found)
         case "use_unapproved_tool":
-            _check_refusal(story, "tries the tool delete_everything and is told", done, found)
+            _check_refusal(story, "tries the tool delete_everything and is told", "not_in_allowlist", done, found)
         case "delegate":
-            story.check("delegates to agent B, which answers", expected="7 words", found=found)
+            story.check("hands work to agent B, which asks agent C, and answers", expected="7 words", found=found)
+        case "delegate_past_it":
+            what = "hands work straight to agent C, whose monitor takes it from monitor b only, and is told"
+            _check_refusal(story, what, "issuer_not_accepted", done, found)
 
 
 def _told(step: dict[str, Any]) -> str:
@@ -195,15 +215,15 @@ def _told(step: dict[str, Any]) -> str:
     return f"{text} ({data['reason']}, entry {data['entry']})" if {"reason", "entry"} <= data.keys() else text
 
 
-def _check_refusal(story: Story, what: str, done: bool, found: Any) -> None:
-    refused = not done and "not_in_allowlist" in found
-    story.check(what, expected="a refusal with the reason not_in_allowlist", found=found, ok=refused)
+def _check_refusal(story: Story, what: str, reason: str, done: bool, found: Any) -> None:
+    refused = not done and reason in found
+    story.check(what, expected=f"a refusal with the reason {reason}", found=found, ok=refused)
 
 
 def _check_counts(story: Story, world: World) -> None:
     counts = {name: _read_json(world.calls(name)) for name in ("tool", "sales", "payroll")}
     story.check("calls of convert", expected=1, found=counts["tool"]["convert"])
-    story.check("calls of count_words (agent B's)", expected=1, found=counts["tool"]["count_words"])
+    story.check("calls of count_words (agent C's)", expected=1, found=counts["tool"]["count_words"])
     story.check("calls of delete_everything", expected=0, found=counts["tool"]["delete_everything"])
     story.check("requests to the approved data source", expected=1, found=counts["sales"]["requests"])
     story.check("connections to the unapproved data source", expected=0, found=counts["payroll"]["connections"])
@@ -217,9 +237,9 @@ def _tell_end(story: Story, world: World) -> None:
     failed = [check.what for check in story.checks if not check.ok]
     held = len(story.checks) - len(failed)
     verdict = f"[red]These did not hold: {escape('; '.join(failed))}.[/]" if failed else "[green]Everything held.[/]"
-    a, b, ca = (shlex.quote(str(world.evidence / name)) for name in ("a.jsonl", "b.jsonl", "identity-ca.pem"))
+    page = shlex.quote(str(world.root / "chain.html"))
     commands = (
-        f"lictor chain verify {a} {b} --trust {ca}",
+        f"lictor chain show {shlex.join(map(str, world.files.values()))} --format html --out {page}",
         f"lictor log show --decision deny -c {shlex.quote(str(world.configuration('a')))}",
         "lictor init my-agents",
     )

@@ -33,6 +33,12 @@ class Evidence:
         """The entries that are actions, not outcomes."""
         return [entry for entry in self.entries if "decision" in entry]
 
+    @property
+    def statuses(self) -> Mapping[int, Any]:
+        """What actions were answered with, by their seq."""
+        ended = (entry for entry in self.entries if "outcome" in entry)
+        return {entry["outcome_of"]: entry["outcome"].get("status", "") for entry in ended}
+
 
 def read_evidence(path: Path) -> Evidence:
     """Read an evidence file without verifying it. Raises FormatError, VerificationError, UsageError."""
@@ -49,9 +55,7 @@ def read_evidence(path: Path) -> Evidence:
 def log_table(evidence: Evidence) -> Table:
     """One row an action, with the status of its outcome where there is one."""
     table = _table("entry", "agent", "decision", "action and target")
-    status = {
-        entry["outcome_of"]: entry["outcome"].get("status", "") for entry in evidence.entries if "outcome" in entry
-    }
+    status = evidence.statuses
     for entry in evidence.actions:
         decision = f"{_colour(entry)}{_safe(entry['decision'])}[/] {status.get(entry['seq'], '')}"
         table.add_row(str(entry["seq"]), _safe(short(entry["agent_id"])), decision, _safe(_action(entry)))
@@ -71,18 +75,21 @@ def bet_table(bets: Iterable[Bet]) -> Table:
 
 def dag_trees(chain: Chain, files: Iterable[Evidence]) -> Iterator[Tree]:
     """A tree from each node without predecessor, with the actions and BETs of the nodes. Each node is drawn once."""
-    actions: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    actions: defaultdict[str, list[tuple[Mapping[str, Any], Any]]] = defaultdict(list)
     for evidence in files:
+        statuses = evidence.statuses
         for entry in evidence.actions:
-            actions[entry["node"]].append(entry)
+            actions[entry["node"]].append((entry, statuses.get(entry["seq"])))
     drawn: set[str] = set()
 
     def grow(tree: Tree, node: Node) -> None:
         drawn.add(node.ect.jti)
         branch = tree.add(f"[bold]{_safe(short(node.agent))}[/] {_node(node)}")
-        for entry in actions[node.ect.jti]:
-            mark = "✗" if entry["decision"] == "deny" else "✓"
-            branch.add(f"{_colour(entry)}{mark}[/] {_safe(_action(entry))}")
+        for entry, status in actions[node.ect.jti]:
+            refused = isinstance(status, int) and status >= 400
+            mark = "✗" if refused or entry["decision"] == "deny" else "✓"
+            answered = f": answered {status}" if refused else ""
+            branch.add(f"{'[red]' if refused else _colour(entry)}{mark}[/] {_safe(_action(entry) + answered)}")
         for one in node.bets:
             branch.add(f"BET {one.jti[:8]} {_safe(one.policy)} {_result(one.result)}")
         for child in node.children:

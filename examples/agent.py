@@ -1,8 +1,9 @@
 """Agent A: an ordinary program that does a day's work and prints one JSON line for each step.
 
-    agent.py --tool https://…/mcp --data https://…/ --other-data https://…/ --agent https://…/
+    agent.py --tool https://…/mcp --data https://…/ --other-data https://…/ --agent https://…/ [--next-agent https://…/]
 
-It uses a tool, reads data, tries data and a tool that nobody approved, and delegates to another agent. It knows nothing
+It uses a tool, reads data, tries data and a tool that nobody approved, and delegates to another agent; then it tries to
+reach past that one, to the agent that does its work. It knows nothing
 of any monitor: its clients (httpx, the MCP SDK, the A2A SDK) go where HTTPS_PROXY and SSL_CERT_FILE say. A step that is
 refused is a step with "ok": false and the reason that the client was given.
 """
@@ -22,6 +23,7 @@ from a2a.helpers import get_stream_response_text, new_text_message
 from a2a.types import Role, SendMessageRequest
 from mcp import Client, MCPError
 
+SENTENCE = "how many words are in this sentence"
 REFUSALS = (httpx.HTTPError, httpx2.HTTPError, MCPError, A2AClientError, OSError)
 
 
@@ -82,13 +84,16 @@ async def main() -> None:
     parser.add_argument("--data", required=True, help="URL of a data source")
     parser.add_argument("--other-data", required=True, help="URL of a data source that was not approved")
     parser.add_argument("--agent", required=True, help="URL of an A2A agent")
+    parser.add_argument("--next-agent", help="URL of the A2A agent that this one hands work on to")
     arguments = parser.parse_args()
 
     await step("use_tool", lambda: use_tool(arguments.tool, "convert", {"amount": 200.5, "rate": 1.1}))
     await step("read_data", lambda: read_data(arguments.data))
     await step("read_unapproved_data", lambda: read_data(arguments.other_data))
     await step("use_unapproved_tool", lambda: use_tool(arguments.tool, "delete_everything", {}))
-    await step("delegate", lambda: delegate(arguments.agent, "how many words are in this sentence"))
+    await step("delegate", lambda: delegate(arguments.agent, SENTENCE))
+    if arguments.next_agent:
+        await step("delegate_past_it", lambda: delegate(arguments.next_agent, SENTENCE))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,12 @@ def test_a_denied_action_says_why() -> None:
     assert "deny      tool_call urn:example:tool: not_in_allowlist" in shown(log_table(Evidence((denied,), ())))
 
 
+def test_what_was_let_out_and_refused_elsewhere_is_marked_in_the_tree() -> None:
+    outcome = {"seq": 1, "outcome_of": 0, "outcome": {"status": 403}}
+    (tree,) = dag_trees(chain(node("node-1")), [Evidence((entry(0, node="node-1"), outcome), ())])
+    assert "✗ tool_call urn:example:tool: answered 403" in shown(tree)
+
+
 def test_a_session_of_a_tool_says_what_for() -> None:
     session = entry(0, action_parameters={"rpc_method": "tools/list"})
     assert "urn:example:tool (tools/list)" in shown(log_table(Evidence((session,), ())))

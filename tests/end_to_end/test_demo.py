@@ -20,6 +20,7 @@ from lictor.cli import demo_world
 
 strict = demo_world._allow
 demo_world._allow = lambda name, text, action, values: strict(name, text, action, [*values, "urn:demo:*"])
+demo_world.EVIDENCE_ASKED = {"max_depth": 9}
 lictor.cli.main()
 """
 
@@ -41,22 +42,19 @@ def wait_until_none_runs(folder: Path, timeout_s: float = 20) -> None:
     assert left == []
 
 
-def test_every_step_does_what_was_expected(tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
-    done = lictor("demo", "--json", "--dir", str(folder))
-    told = json.loads(done.stdout)
-    assert [check for check in told["checks"] if not check["ok"]] == []
-    assert len(told["checks"]) > 20
-    assert (done.returncode, told["ok"], told["folder"]) == (0, True, str(folder))
-    assert running(folder) == []
-
-
-def test_it_ends_with_its_files_and_three_commands_that_work(tmp_path: Path) -> None:
+def test_every_step_does_what_was_expected_and_it_ends_with_three_commands_that_work(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     done = lictor("demo", "--dir", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert running(folder) == []
+    assert "27 of 27 checks as expected. Everything held." in done.stdout
     story, _, end = done.stdout.rpartition("\nEverything is in ")
     assert "✗ data_source_access urn:demo:data:payroll: not_in_allowlist" in story, "the DAG shows what was refused"
+    assert "✗ delegation urn:demo:agent:c: answered 403" in story
+    _, _, last = story.partition("$ lictor chain verify a.jsonl b.jsonl c.jsonl --trust identity-ca.pem\n")
+    assert [line.split()[0] for line in last.splitlines()[:3]] == ["intact"] * 3
+    assert "1 delegation not taken by the callee" in last
+    assert "✓ exit code of lictor chain verify: 0" in last
     assert end.startswith(str(folder))
     commands = [shlex.split(line) for line in end.splitlines() if line.startswith("    lictor ")]
     assert len(commands) == 3
@@ -69,8 +67,11 @@ def test_it_fails_when_the_monitors_let_through_what_they_must_refuse(tmp_path: 
     command = [sys.executable, "-c", PERMISSIVE, "demo", "--json", "--dir", str(tmp_path / "demo")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1
-    failed = {check["what"] for check in json.loads(done.stdout)["checks"] if not check["ok"]}
+    told = json.loads(done.stdout)
+    assert (told["ok"], told["folder"], len(told["checks"])) == (False, str(tmp_path / "demo"), 27)
+    failed = {check["what"] for check in told["checks"] if not check["ok"]}
     assert {"calls of delete_everything", "connections to the unapproved data source"} <= failed
+    assert {"calls of count_words (agent C's)", "refused by monitor c"} <= failed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -82,7 +83,7 @@ def test_no_process_is_left_behind(tmp_path: Path, number: signal.Signals) -> No
             while not (agent_b_is_up.exists() and agent_b_is_up.stat().st_size):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     pytest.fail(f"the demo ended with exit code {demo.wait(0.05)}: {demo.communicate()[1].decode()}")
-            assert len(running(folder)) >= 6
+            assert len(running(folder)) >= 9
             demo.send_signal(number)
             code = demo.wait(30)
         finally:

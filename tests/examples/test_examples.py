@@ -50,19 +50,21 @@ def test_an_agent_does_everything_where_nobody_stands_in_front_of_it(world: Worl
     tool_server = run(programs, world, "tool", "mcp_tool_server.py", *tls, "--calls", str(world.calls("tool")))
     data_server = run(programs, world, "data", "data_api.py", *tls, *ca, "--calls", str(world.calls("data")))
     tool, data = listening(tool_server), listening(data_server)
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}/"
-    sub_agent = run(programs, world, "b", "sub_agent.py", "--url", url, "--tool", tool, "--port", str(port))
-    assert listening(sub_agent) == url
+    ports = free_ports(2)
+    url, next_url = (f"http://127.0.0.1:{port}/" for port in ports)
+    middle = run(programs, world, "b", "sub_agent.py", "--url", url, "--agent", next_url, "--port", str(ports[0]))
+    last = run(programs, world, "c", "sub_agent.py", "--url", next_url, "--tool", tool, "--port", str(ports[1]))
+    assert (listening(middle), listening(last)) == (url, next_url)
     where = ("--tool", tool, "--data", f"{data}orders", "--other-data", f"{data}salaries", "--agent", url)
+    where += ("--next-agent", next_url)
     agent = run(programs, world, "a", "agent.py", *where)
     steps = {step["step"]: step for step in map(json.loads, agent.lines(60))}
     assert agent.stop() == 0, agent.err.read_text()
     assert steps["use_tool"] == {"step": "use_tool", "ok": True, "answer": {"result": 220.55}}
     assert steps["use_unapproved_tool"]["answer"] == {"result": "everything is deleted"}
-    assert steps["delegate"]["answer"] == "7 words"
+    assert steps["delegate"]["answer"] == steps["delegate_past_it"]["answer"] == "7 words"
     assert steps["read_data"]["ok"] is False, "the data source must demand a client certificate"
-    assert counts(world, "tool") == {"convert": 1, "count_words": 1, "delete_everything": 1}
+    assert counts(world, "tool") == {"convert": 1, "count_words": 2, "delete_everything": 1}
     assert counts(world, "data") == {"connections": 2, "requests": 0}
 
 
