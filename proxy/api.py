@@ -2,7 +2,7 @@
 
 A listener of its own in the control process (`certs.callers`), for every identity of the trust domain. The files are
 read in one thread through a connection of its own, so what is asked here never waits in the ledger's way; when too
-much waits for that thread, more is refused with 503.
+much waits for that thread, more is refused with 503. The whole log is for auditors (`exporting`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..evidence.tiles import Tile, read_tile
 from ..formats import strict_json
 from ..formats.errors import FormatError
 from .config import Config
+from .exporting import Exporting
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Api:
         self._callers = Callers(config.listener("api"), 1024)
         self._reader = SqliteReader(config.ledger.path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="api")
+        self._exporting = Exporting(config)
         self._waiting = 0
         router = self._callers.app.router
         router.add_get("/checkpoint", self._checkpoint)
@@ -52,6 +54,7 @@ class Api:
         router.add_get("/jwks.json", self._jwks)
         router.add_get("/monitor", self._monitor)
         router.add_get("/healthz", self._healthz)
+        router.add_get("/export", self._exporting.serve, allow_head=False)
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises UsageError if that cannot be."""
@@ -60,6 +63,7 @@ class Api:
     async def stop(self) -> None:
         """Stop listening and give the ledger back."""
         await self._callers.stop()
+        await self._exporting.stop()
         await asyncio.to_thread(self._thread.shutdown)
         self._reader.close()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..bindings.catalog import Catalog
 from ..bindings.extensions import Extension, load_extensions
+from ..bindings.subjects import check_subject
 from ..bindings.target import Target
 from ..certs.callers import Listener
 from ..certs.domain import TrustDomain
@@ -19,6 +20,7 @@ from ..formats.errors import FormatError, UsageError
 from ..formats.names import host_text, parse_url
 from ..formats.settings import read_settings, schema_of, spiffe_id
 from .listening import Listen, listening
+from .webhook_settings import WebhookSettings, webhooks
 
 FOR_PARTNERS = ("evidence",)
 """Listeners, besides that for ingress, where the monitors of partners call."""
@@ -98,9 +100,13 @@ class EvidenceSettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """`entries`: whether the API serves the entries themselves and not only their hashes."""
+    """`entries`: whether the API serves the entries themselves and not only their hashes.
+
+    `auditors` are the SPIFFE IDs, or patterns of them, that may have the whole log.
+    """
 
     entries: bool
+    auditors: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +179,7 @@ class Config:
     api: ApiSettings
     witnessing: Witnessing
     verifier: VerifierSettings | None
+    webhooks: tuple[WebhookSettings, ...]
     limits: Limits
     extensions: tuple[Extension, ...]
 
@@ -243,8 +250,9 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
             retention_days=evidence.get("retention_days"),
             signer=base / evidence["signer"].removeprefix("unix:") if "signer" in evidence else None,
         ),
-        api=ApiSettings(entries=document.get("api", {}).get("entries", False)),
+        api=_api(document.get("api", {})),
         witnessing=_witnessing(base, document),
+        webhooks=webhooks(base, document.get("webhook", []), trust / "monitors" / monitor.name),
         verifier=_verifier(document.get("verifier"), trust_domain),
         extensions=extensions,
         limits=Limits(
@@ -266,6 +274,13 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
             held_actions_per_agent=limits.get("held_actions_per_agent", 16),
         ),
     )
+
+
+def _api(table: dict[str, Any]) -> ApiSettings:
+    try:
+        return ApiSettings(table.get("entries", False), tuple(map(check_subject, table.get("auditors", ()))))
+    except UsageError as e:
+        raise UsageError(f"api.auditors: {e}") from None
 
 
 def _ingress(table: dict[str, str]) -> Ingress:
