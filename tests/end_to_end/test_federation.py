@@ -154,6 +154,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, outside: Outside) -> Iterator[
         bindings = {
             "own": {**binding(delegation=[urn("*")]), "subjects": [agent_id(name)]},
             "inbound": {**inbound, "subjects": [f"spiffe://{other}/monitor/*"]},
+            "everybody": binding("urn:test:policy:everybody", http_request=[f"{urn(name)}#/*"]),
         }
         ingress = f'agent = "{agent_id(name)}"\nurn = "{urn(name)}"\nupstream = "http://127.0.0.1:{agents[name].port}"'
         more = f'[orders]\nfrom = ["spiffe://{other}/monitor/{name}"]\n' if name == "c" else ""
@@ -271,11 +272,11 @@ def test_a_caller_that_its_ca_may_not_speak_of_is_refused(two: Two, what: str) -
 
 
 def test_what_the_partner_may_do_is_for_bindings_that_name_it(two: Two) -> None:
-    """Its agents are known here, and nothing says that they may do anything."""
+    """Its agents are known here, and no binding names them; one without subjects is for agents of the own domain."""
     agent = two.domains[PARTNER].agent("b")
     c = two.monitors["c"]
     assert served(c, c.caller_context(agent.cert, agent.key), c.ingress_port) == 403
-    assert served(c, two.as_monitor("a", "c"), c.ingress_port) == 403, "own monitors are not named there either"
+    assert served(c, two.as_monitor("a", "c"), c.ingress_port) == 200
 
 
 @pytest.mark.parametrize("who", ["the partner's monitor", "one that poses as ours"])
