@@ -171,11 +171,12 @@ def way_back(request: http.Request, response: http.Response) -> WayBack:
 
 def lacks_evidence(carriage: Carriage, flow: http.HTTPFlow, came: Mapping[str, object]) -> bool:
     """Whether the monitor of an agent that took the work has more to say of its answer than what `came`."""
-    if flow.response is None or not carriage.monitored:
+    if flow.response is None or not carriage.monitored or "last_evidence" in came:
         return False
     if flow.response.status_code >= 400 and not came:
         return False  # refused: the work was not taken up
-    return "last_evidence" not in came and (not came or is_streamed(flow.request, flow.response))
+    way = way_back(flow.request, flow.response)
+    return not way.head or "peer_bet" not in came or is_streamed(flow.request, flow.response)
 
 
 def fetched_from(carriage: Carriage | None) -> str:

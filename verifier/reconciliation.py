@@ -184,7 +184,7 @@ class _Tokens:
         if came_back and not there:
             what = f"the evidence that came back from the delegation {out.node} is in none of the files"
             yield Problem("missing", what, out.node)
-        elif out.outcome.get("last_evidence") in CAME_LATER and end.ended is not None and max(there) < end.ended:
+        elif out.outcome.get("last_evidence") in CAME_LATER and max(there, default=0.0) < (end.ended or 0.0):
             what = f"the evidence that came after the answer to the delegation {out.node} does not cover its end"
             yield Problem("bad", what, out.node)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import json
+import ssl
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,12 +13,19 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
+from end_to_end.attackers import Attacker, tls
 from end_to_end.signers import handed_on, problem_with, proof, sign
-from end_to_end.world import Monitor, Server, binding, free_port, target
+from end_to_end.wire import Wire
+from end_to_end.world import Monitor, Server, binding, free_port, target, until
+from mitmproxy import http as http_flow
 
+from lictor.addons.ways import request_digest
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import EvidenceKeys, evidence_jwk
-from lictor.evidence import ect
+from lictor.cli import cli
+from lictor.evidence import bet, ect
+from lictor.formats import base64url
 
 AGENT_B = "spiffe://test.internal/agent/b"
 URN_B = "urn:test:agent:b"
@@ -201,7 +210,7 @@ def refused(pair: Pair, request: httpx.Request, reason: str) -> dict[str, Any]:
     assert response.status_code == 403, response.text
     assert response.json()["error"]["data"]["reason"] == reason
     assert pair.agent.requests == []
-    assert len(pair.b.entries()) == since[1]
+    assert pair.b.entries_of(since[1]) == []
     entry = pair.a.entries()[response.json()["error"]["data"]["entry"]]
     assert entry["action_type"] == "delegation"
     return entry
@@ -238,3 +247,225 @@ def test_a_target_that_does_not_say_where_evidence_goes(pair: Pair) -> None:
 def test_who_claims_to_cover_is_not_let_off(pair: Pair, what: str, headers: dict[str, str]) -> None:
     """A signature that may be read as covering or not covering is refused, so that nobody dodges evidence by it."""
     assert refused(pair, pair.request(**headers), "signature_doubtful")["decision"] == "deny"
+
+
+def test_a_stream_has_evidence_about_all_of_it_after_it(pair: Pair) -> None:
+    """The caller's monitor takes trailers by itself. Nothing is held up; the agent, which asks for none, gets none."""
+    since = pair.mark()
+    pair.agent.go_on.clear()
+    with pair.client() as http, http.stream("POST", pair.url, json=message("stream")) as response:
+        pieces = response.iter_raw()
+        assert next(pieces) == b"data: 1\n\n", "passed on while the agent still thinks"
+        pair.agent.go_on.set()
+        assert b"".join(pieces) == b"data: 2\n\n"
+    outcome = pair.a.outcome(since[0])
+    assert outcome["last_evidence"] == "trailers"
+    covers_the_end(pair, since, outcome)
+
+
+def covers_the_end(pair: Pair, since: tuple[int, int], outcome: dict[str, Any]) -> None:
+    """The last BET that A has recorded is in B's log, and covers the outcome of what came in there."""
+    ended = pair.b.wait_for(lambda e: e.get("outcome_of", -1) >= since[1], since[1])
+    found = {digest(token): bet.verify(token, pair.resolve) for token in pair.b.tokens("bets")}
+    last = found[outcome["peer_bet"][-1]]
+    assert last.start <= ended["timestamp"] < last.end
+    assert last.result == "pass"
+    assert outcome["response_digest"] == ended["outcome"]["response_digest"]
+
+
+def digest(token: str) -> str:
+    return base64url.encode(hashlib.sha256(token.encode()).digest())
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["TE: trailers", "no TE"])
+def test_agents_that_take_trailers_get_them(pair: Pair, asked: bool) -> None:
+    """And of what the agent behind says in its trailers only what is no evidence: that is its monitor's to say."""
+    body = json.dumps(message("stream")).encode()
+    te = ["TE: trailers", "Connection: TE"] if asked else []
+    with Wire(pair.a).tunnel(f"127.0.0.1:{pair.b.ingress_port}") as wire:
+        lines = ["Content-Type: application/json", f"Content-Length: {len(body)}", *te, "Connection: close"]
+        wire.send("\r\n".join(["POST / HTTP/1.1", f"Host: {wire.authority}", *lines, "", ""]).encode() + body)
+        status, _, head = wire.read_head()
+        rest = wire.read_rest()
+    assert status == 200
+    after = rest.partition(b"0\r\n")[2].decode()
+    trailers = [tuple(line.split(": ")) for line in after.splitlines() if line]
+    assert [value for name, value in trailers if name == "x-sum"] == ["1"]
+    nodes = [value for name, value in trailers if name.lower() == "execution-context"]
+    bets = [value for name, value in trailers if name.lower() == "behavioral-evidence"]
+    if not asked:
+        assert nodes == bets == []
+        return
+    assert nodes == [head["execution-context"]]
+    [last] = bets
+    assert bet.verify(last, pair.resolve).parents == (ect.verify(nodes[0], pair.resolve).jti,)
+    assert last != head["behavioral-evidence"]
+
+
+def test_a_signed_request_for_a_stream(pair: Pair) -> None:
+    """Nothing may be added to it, not even that trailers are taken: what there is to say at the end is fetched."""
+    since = pair.mark()
+    with pair.client() as http:
+        response = http.send(sign(pair.request("stream", execution_context=handed_on())))
+    assert (response.status_code, pair.agent.problems) == (200, [""])
+    outcome = pair.a.outcome(since[0])
+    assert outcome["last_evidence"] == "fetched"
+    assert len(outcome["peer_bet"]) == 2
+    covers_the_end(pair, since, outcome)
+
+
+def test_a_signed_answer_arrives_as_it_was_sent(pair: Pair) -> None:
+    since = pair.mark()
+    with pair.client() as http:
+        response = http.send(pair.request("signed answer"))
+    assert response.status_code == 200
+    assert response.headers.get_list("execution-context") == ["of.the.agent"]
+    assert "behavioral-evidence" not in response.headers
+    outcome = pair.a.outcome(since[0])
+    assert outcome["last_evidence"] == "fetched"
+    covers_the_end(pair, since, outcome)
+
+
+def test_both_logs_agree(pair: Pair) -> None:
+    since = pair.mark()
+    with pair.client() as http:
+        for request in (
+            sign(pair.request(execution_context=handed_on())),
+            sign(pair.request("stream", execution_context=handed_on())),
+            pair.request("stream"),
+            pair.request("signed answer"),
+        ):
+            assert http.send(request).status_code == 200
+    sent = [e["node"] for e in pair.a.entries()[since[0] :] if e.get("action_type") == "delegation"]
+    ends = {"a": pair.a, "b": pair.b}
+    for name, monitor in ends.items():
+        until(lambda m=monitor, n=since[name == "b"]: settled(m, n), what=f"outcomes of {name}")
+    ledgers = [str(monitor.path / "data" / "ledger.sqlite") for monitor in ends.values()]
+    command = ["chain", "verify", *ledgers, "--trust", str(pair.domain.identity_ca), "--json"]
+    shown = json.loads(CliRunner().invoke(cli, command).output)
+    edges = {edge["node"]: edge["state"] for edge in shown["chain"]["edges"]}
+    assert {edges[node] for node in sent} == {"agreed"}
+    assert [p for p in shown["chain"]["problems"] if p["jti"] in sent] == []
+
+
+def settled(monitor: Monitor, since: int) -> bool:
+    """Whether every delegation has its outcome on disk."""
+    found = [entry for entry in monitor.entries()[since:] if entry["action_type"] == "delegation"]
+    return 2 * sum("outcome_of" in one for one in found) == len(found)
+
+
+class Hostile:
+    """A monitor that may delegate here, with evidence of its own, and what it delivers and sends."""
+
+    def __init__(self, pair: Pair, name: str = "hostile") -> None:
+        self.pair, self.attacker = pair, Attacker(pair.domain, name, "spiffe://test.internal/agent/x", AGENT_B)
+        self.tokens = self.attacker.tokens(self.attacker.node())
+
+    def deliver(self, request: httpx.Request, context: ssl.SSLContext | None = None, **tokens: Any) -> httpx.Response:
+        nodes, bets = self.tokens
+        body = {"execution_context": nodes, "behavioral_evidence": bets, "checkpoint": []} | tokens
+        with httpx.Client(verify=context or self.attacker.context, trust_env=False, timeout=30) as http:
+            return http.put(f"{self.pair.evidence_url}/deliveries/{known_as(request)}", json=body)
+
+    def send(self, request: httpx.Request) -> str:
+        """The reason why B refuses it, "" if it lets it in."""
+        with httpx.Client(verify=self.attacker.context, trust_env=False, timeout=30) as http:
+            response = http.send(request)
+        return str(response.json()["error"]["data"]["reason"]) if response.status_code == 403 else ""
+
+
+def known_as(request: httpx.Request) -> str:
+    """What B knows the request by."""
+    headers = http_flow.Headers((name.lower(), value) for name, value in request.headers.raw)
+    return request_digest(http_flow.Request.make(request.method, str(request.url), request.read(), headers))
+
+
+@pytest.fixture
+def hostile(pair: Pair) -> Hostile:
+    return Hostile(pair)
+
+
+def signed(pair: Pair) -> httpx.Request:
+    return sign(pair.request(execution_context=handed_on()))
+
+
+def test_what_is_delivered_is_admitted_as_if_it_had_come_along(pair: Pair, hostile: Hostile) -> None:
+    """The way that the attacks below take is good for honest evidence."""
+    request = signed(pair)
+    assert hostile.deliver(request).status_code == 204
+    assert hostile.send(request) == ""
+
+
+def test_attack_delivered_once_taken_twice(pair: Pair, hostile: Hostile) -> None:
+    request = signed(pair)
+    hostile.deliver(request)
+    assert [hostile.send(request), hostile.send(request)] == ["", "ect_missing"]
+
+
+def test_attack_node_delivered_again(pair: Pair, hostile: Hostile) -> None:
+    request, other = signed(pair), signed(pair)
+    hostile.deliver(request)
+    assert hostile.send(request) == ""
+    assert hostile.deliver(other).status_code == 204
+    assert hostile.send(other) == "ect_replayed"
+
+
+def test_attack_other_evidence_for_the_same_request(pair: Pair, hostile: Hostile) -> None:
+    request = signed(pair)
+    assert hostile.deliver(request).status_code == 204
+    nodes, bets = hostile.attacker.tokens(hostile.attacker.node())
+    assert hostile.deliver(request, execution_context=nodes, behavioral_evidence=bets).status_code == 409
+    assert hostile.deliver(request).status_code == 204, "the same once more, as after a broken connection"
+
+
+@pytest.mark.parametrize("what", ["body", "path", "signature", "line"])
+def test_attack_evidence_of_another_request(pair: Pair, hostile: Hostile, what: str) -> None:
+    delivered = signed(pair)
+    hostile.deliver(delivered)
+    headers = [(name.decode(), value.decode()) for name, value in delivered.headers.raw]
+    if what in ("signature", "line"):
+        field = {"signature": "signature", "line": "execution-context"}[what]
+        fresh = {"signature": signed(pair).headers["signature"], "line": handed_on()}[what]
+        headers = [(name, fresh if name.lower() == field else value) for name, value in headers]
+    url = pair.url + ("other" if what == "path" else "")
+    body = delivered.read() + (b" " if what == "body" else b"")
+    headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+    assert hostile.send(httpx.Request("POST", url, content=body, headers=headers)) == "ect_missing"
+
+
+def test_attack_delivered_for_anothers_request(pair: Pair, hostile: Hostile) -> None:
+    """What one monitor delivers is nothing to the request of another, and is not in its way."""
+    other, request = Hostile(pair, "hostile-too"), signed(pair)
+    hostile.deliver(request)
+    assert other.send(request) == "ect_missing"
+    assert other.deliver(request).status_code == 204
+    assert other.send(request) == ""
+
+
+def test_attack_evidence_of_anothers_node(pair: Pair, hostile: Hostile) -> None:
+    """Delivered lines are held to the peer of the connection that the request comes on, as those that come along."""
+    other, request = Hostile(pair, "hostile-too"), signed(pair)
+    nodes, bets = other.tokens
+    hostile.deliver(request, execution_context=nodes, behavioral_evidence=bets)
+    assert hostile.send(request) == "ect_missing"
+
+
+def test_attack_an_agent_delivers(pair: Pair, hostile: Hostile) -> None:
+    agent = pair.domain.path / "agents" / "default"
+    context = tls(pair.domain, agent / "cert.pem", agent / "key.pem")
+    assert hostile.deliver(signed(pair), context).status_code == 403
+
+
+def test_attack_evidence_about_anothers_delegation_is_fetched(pair: Pair, hostile: Hostile) -> None:
+    since = pair.mark()
+    with pair.client() as http:
+        assert http.send(pair.request("signed answer")).status_code == 200
+    outcome = pair.a.wait_for(lambda e: e.get("outcome", {}).get("last_evidence") == "fetched", since[0])
+    with httpx.Client(verify=hostile.attacker.context, trust_env=False, timeout=30) as http:
+        assert http.get(f"{pair.evidence_url}/delegations/{outcome['node']}").status_code == 404
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"execution_context":["a"]}', b"x" * 300_000])
+def test_attack_deliveries_that_are_none(pair: Pair, hostile: Hostile, body: bytes) -> None:
+    with httpx.Client(verify=hostile.attacker.context, trust_env=False, timeout=30) as http:
+        assert http.put(f"{pair.evidence_url}/deliveries/x", content=body).status_code in (400, 413)
