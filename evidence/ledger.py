@@ -68,6 +68,8 @@ class Ledger:
         self._evident = False
         self.described = ""
         """The digest of the monitor's newest description of itself (`description`); "" while there is none."""
+        self.on_added: Callable[[Mapping[str, Any], int], None] = lambda fields, seq: None
+        """Called with what `add` was given and its `seq`; the entry is not durable yet. Runs are not told."""
         self.on_bets: Callable[[], None] = lambda: None
         """Called in the event loop when BETs have become durable."""
         self.witnessed: Callable[[], str] = str
@@ -138,6 +140,7 @@ class Ledger:
         self._clock = clock
         self._extend([stamped])
         self._soon()
+        self.on_added(fields, seq)
         return stamped
 
     def add_run(self, heads: Iterable[bytes], middle: bytes, tail: bytes) -> list[Stamped]:

@@ -116,7 +116,7 @@ class ControlProcess:
         )
         apart = Apart(config, lambda: self._in_force)
         self._desk = Desk(self._recorder, apart)
-        transparency = Transparency(config, ledger)
+        transparency = Transparency(config, ledger, signer)
         retention = Retention(ledger, self._store, config.monitor.spiffe_id, self._recorder.needed_from)
         await retention.resume()
         ticker = asyncio.create_task(self._tick(ledger, signer))
