@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from mitmproxy import http
 
@@ -52,22 +53,28 @@ def draft(
     request: http.Request, exchange: Exchange, action: Classified, decision: Decision, kept: Kept = NOTHING
 ) -> ActionDraft:
     """The entry to be of a request, with digests in place of content; what is to be kept of that goes beside it."""
-    parameters = dict(action.parameters)
+    more: dict[str, object] = {}
     if exchange.query:
         tally = Tally(exchange.salt)
         tally.update(exchange.query.encode("utf-8", "surrogateescape"))
-        parameters["query_digest"] = tally.digest()
+        more["query_digest"] = tally.digest()
     if exchange.request_tally is not None:
-        parameters["request_bytes"] = exchange.request_tally.size
-        parameters["request_digest"] = exchange.request_tally.digest()
-    return entry_to_be(request, exchange, replace(action, parameters=parameters), decision, kept)
+        more["request_bytes"] = exchange.request_tally.size
+        more["request_digest"] = exchange.request_tally.digest()
+    return entry_to_be(request, exchange, action, decision, kept, more)
 
 
 def entry_to_be(
-    request: http.Request, exchange: Exchange, action: Classified, decision: Decision, kept: Kept = NOTHING
+    request: http.Request,
+    exchange: Exchange,
+    action: Classified,
+    decision: Decision,
+    kept: Kept = NOTHING,
+    more: Mapping[str, object] = MappingProxyType({}),
 ) -> ActionDraft:
-    """The entry to be of what is done by a request, or through what it has opened."""
-    parameters = {**action.parameters, "kept_omitted": kept.omitted} if kept.omitted else action.parameters
+    """The entry to be of what is done by a request, or through what it has opened; its parameters with `more`."""
+    if kept.omitted:
+        more = {**more, "kept_omitted": kept.omitted}
     target = action.catalog_target
     # A request is refused for lines that are not ASCII; the entry that says so does without them.
     context = [line for line in request.headers.get_all("execution-context") if line.isascii()]
@@ -76,7 +83,7 @@ def entry_to_be(
         agent_id=exchange.agent_id,
         action_type=action.type,
         action_target=action.target,
-        action_parameters=parameters,
+        action_parameters={**action.parameters, **more} if more else action.parameters,
         decision=decision.verdict,
         reason=decision.reason,
         behaviors=[b.to_json() for b in decision.behaviors],

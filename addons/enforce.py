@@ -18,6 +18,7 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 
 from ..bindings.classification import classify, needs_body
 from ..bindings.facts import Classified, Unclassifiable
+from ..bindings.keep import NOTHING
 from ..bindings.model import ActionType, Decision, Verdict
 from ..bindings.policy import Policy
 from ..engine.problem import problem_of
@@ -249,7 +250,13 @@ class Enforce:
         exchange.classified = tuple(action for action, _ in judged)
         policy = self._policy()
         drafts = [
-            draft(flow.request, exchange, action, decision, policy.kept(as_action(exchange, action)))
+            draft(
+                flow.request,
+                exchange,
+                action,
+                decision,
+                NOTHING if action.content is None else policy.kept(as_action(exchange, action)),
+            )
             for action, decision in judged
         ]
         if len(drafts) == 1 and not (exchange.carriage and exchange.carriage.apart):

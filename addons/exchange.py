@@ -8,6 +8,7 @@ import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from mitmproxy import http
@@ -90,20 +91,33 @@ class Reader(Protocol):
 class Tally:
     """Bytes and digest of one body as it passes. Keyed with the log's salt unless both ends must get the same value."""
 
-    __slots__ = ("_hash", "_name", "size")
+    __slots__ = ("_hash", "_salt", "size")
 
     def __init__(self, salt: bytes | None) -> None:
         self.size = 0
-        self._name = "hmac-sha-256" if salt else "sha-256"
-        self._hash = hmac.new(salt, digestmod=hashlib.sha256) if salt else hashlib.sha256()
+        self._salt = salt
+        self._hash: hmac.HMAC | hashlib._Hash | None = None  # most requests have no body
 
     def update(self, chunk: bytes) -> None:
+        if self._hash is None:
+            self._hash = _new_hash(self._salt)
         self.size += len(chunk)
         self._hash.update(chunk)
 
     def digest(self) -> str:
         """`<name>:<base64url>`."""
-        return f"{self._name}:{base64url.encode(self._hash.digest())}"
+        name = "hmac-sha-256" if self._salt else "sha-256"
+        return f"{name}:{base64url.encode((self._hash or _new_hash(self._salt)).digest())}"
+
+
+def _new_hash(salt: bytes | None) -> hmac.HMAC | hashlib._Hash:
+    return _keyed(salt).copy() if salt else hashlib.sha256()
+
+
+@lru_cache(4)
+def _keyed(salt: bytes) -> hmac.HMAC:
+    """Nothing hashed yet; copies are cheaper to make than from the key. A log has one salt."""
+    return hmac.new(salt, digestmod=hashlib.sha256)
 
 
 class ReadTally(Tally):

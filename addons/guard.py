@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from mitmproxy import connection, http
 
@@ -76,6 +77,7 @@ def _named(request: http.Request) -> str:
     return host
 
 
+@lru_cache(1024)
 def is_address(host: str) -> bool:
     """Whether a host is an IP address (and not a name)."""
     try:

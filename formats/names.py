@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NewType, NoReturn
 from urllib.parse import quote, unquote_to_bytes
 
@@ -21,6 +22,8 @@ Host = NewType("Host", str)
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 MAX_URL = 8192
+MAX_AUTHORITY = 259
+"""Characters: a DNS name of 253, a colon, and a port."""
 
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _DNS_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
@@ -74,6 +77,13 @@ def _parse_ipv6(text: str) -> Host:
 
 def parse_authority(text: str, default_port: int | None) -> tuple[Host, int]:
     """Host and port of `host[:port]`; without a default (None, as for CONNECT) the port must be there. FormatError."""
+    if len(text) > MAX_AUTHORITY:
+        _refuse("an authority", text, f"it has more than {MAX_AUTHORITY} characters")
+    return _authority(text, default_port)
+
+
+@lru_cache(1024)
+def _authority(text: str, default_port: int | None) -> tuple[Host, int]:
     if text.startswith("["):
         end = text.find("]") + 1
         host, rest = text[:end], text[end:]
