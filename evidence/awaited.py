@@ -96,11 +96,11 @@ class Awaited:
         """The actions that are, or may be, work of the delegation that began with this node."""
         return [seq for seq, (alike, _) in self._actions.items() if node in alike.of]
 
-    def of_type(self, action_type: str) -> Iterator[tuple[int, Mapping[str, Any], float]]:
-        """The actions of one type: seq, what an outcome repeats of each, when it was recorded."""
+    def of_type(self, action_type: str) -> Iterator[tuple[int, Mapping[str, Any], float, tuple[str, ...]]]:
+        """The actions of one type: seq, what an outcome repeats of each, when it was recorded, what it is work of."""
         for seq, (alike, target) in self._actions.items():
             if alike.common["action_type"] == action_type:
-                yield seq, {**alike.common, "action_target": target}, alike.since
+                yield seq, {**alike.common, "action_target": target}, alike.since, alike.of
 
     def anchor(self) -> None:
         """Keep in the store what waits, where that is due."""

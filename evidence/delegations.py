@@ -79,15 +79,15 @@ class Delegations:
     def open(self) -> list[Delegation]:
         """All that are open, the oldest first."""
         found = [delegation for _, _, delegation in self._inbound.values()]
-        for seq, action, since in self._awaited.of_type("delegation"):
-            if action["node"] not in self._inbound:
+        for seq, action, since, of in self._awaited.of_type("delegation"):
+            if action["node"] not in of and self._revoked.get(action["node"]) is None:
                 at = action["agent_id"], action["action_target"], action["wid"], seq, since
                 found.append(Delegation(action["node"], "out", *at))
         return sorted(found, key=lambda one: one.entry)
 
     def under_way(self, action_type: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """The actions of any type that were let out and have not ended: seq, and what an outcome repeats of each."""
-        return ((seq, action) for seq, action, _ in self._awaited.of_type(action_type))
+        return ((seq, action) for seq, action, *_ in self._awaited.of_type(action_type))
 
     def revoked(self) -> list[Revocation]:
         """All that were revoked, the oldest first."""
