@@ -19,6 +19,7 @@ from lictor.addons.guard import Guard
 from lictor.addons.places import Places
 from lictor.addons.settling import whole_or_nothing
 from lictor.addons.tool_watch import ToolWatch
+from lictor.addons.ways import request_digest
 from lictor.bindings.catalog import Catalog, Target
 from lictor.bindings.facts import Classified
 from lictor.bindings.model import ActionType, Decision, Verdict
@@ -521,3 +522,109 @@ def test_whole_or_nothing_leaves_single_actions_alone() -> None:
     for verdict in (Verdict.ALLOW, Verdict.DENY):
         judged = [(action, Decision(verdict, "reason"))]
         assert whole_or_nothing(judged) == judged
+
+
+CONTEXT = (b"Execution-Context", b"of.the.agent")
+COVERED = (
+    CONTEXT,
+    (b"Signature-Input", b'sig=("@method" "execution-context")'),
+    (b"Signature", b"sig=:YQ==:"),
+)
+
+
+def with_evidence_at(way: Way, **more: Any) -> None:
+    """The catalog says where the monitor of agent B takes evidence."""
+    target = Target(
+        AGENT_B, "agent", ("https://api.example/b/**",), "a2a", "spiffe://test.internal/agent/b",
+        evidence="https://b.example:1", monitor="spiffe://test.internal/monitor/b",
+    )  # fmt: skip
+    way.policy = Policy(way.policy.bindings, Catalog([target]))
+
+
+async def test_a_delegation_says_that_trailers_are_taken(way: Way) -> None:
+    flow = await way.post("/b/x", SEND)
+    assert flow.request.headers["te"] == "trailers"
+    assert flow.request.headers.get_all("execution-context") == ["node.a"]
+
+
+async def test_a_request_that_must_not_be_touched_is_not(way: Way) -> None:
+    with_evidence_at(way)
+    flow = await way.post("/b/x", SEND, *COVERED)
+    assert permitted(flow)
+    assert [name for name, _ in flow.request.headers.fields] == [
+        b"Host", b"Content-Type", b"Execution-Context", b"Signature-Input", b"Signature",
+    ]  # fmt: skip
+    [(urn, request, tokens)] = way.control.delivered
+    assert (urn, request) == (AGENT_B, request_digest(flow.request))
+    assert (tokens.execution_context, tokens.behavioral_evidence) == (("node.a",), ("bet.a",))
+    assert way.control.drafts[0].action_parameters["evidence_by"] == "delivery"
+
+
+async def test_no_permit_before_its_evidence_is_delivered(way: Way) -> None:
+    with_evidence_at(way)
+    given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asked: list[Any] = []
+
+    def later(urn: str, request: str, tokens: Any, then: Any) -> asyncio.Future[None]:
+        asked.append(then)
+        return given
+
+    way.control.deliver = later  # type: ignore[method-assign]
+    flow = make_flow("POST", "/b/x", (b"Content-Type", b"application/json"), *COVERED, body=json.dumps(SEND).encode())
+    task = asyncio.create_task(way.send(flow))
+    while not asked:
+        await asyncio.sleep(0)
+    assert not permitted(flow)
+    asked[0]("")
+    given.set_result(None)
+    await task
+    assert permitted(flow)
+
+
+@pytest.mark.parametrize("problem", ["its monitor cannot be reached", LictorError("the control process is gone")])
+async def test_what_cannot_be_delivered_is_not_sent(way: Way, problem: Any) -> None:
+    with_evidence_at(way)
+    way.control.problem = problem
+    flow = await way.post("/b/x", SEND, *COVERED)
+    assert not permitted(flow)
+    assert told(flow)["error"]["data"]["reason"] == "evidence_not_delivered"
+    [outcome] = way.control.outcomes
+    assert (outcome.outcome["status"], outcome.outcome["error"]) == (0, f"evidence_not_delivered: {problem}")
+
+
+@pytest.mark.parametrize("decision", ["deny", "hold"])
+async def test_what_is_denied_in_the_end_has_nothing_delivered(way: Way, decision: str) -> None:
+    with_evidence_at(way)
+    way.control.answer = lambda d: Receipt(0, 1.0, decision, "no", "w", "n")  # type: ignore[method-assign]
+    assert not permitted(await way.post("/b/x", SEND, *COVERED))
+    assert way.control.delivered == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [(COVERED, "evidence_not_deliverable"), ((CONTEXT, *COVERED[2:]), "signature_doubtful")],
+)
+async def test_a_signature_that_leaves_no_way(way: Way, headers: Any, reason: str) -> None:
+    flow = await way.post("/b/x", SEND, *headers)
+    assert not permitted(flow)
+    assert told(flow)["error"]["data"]["reason"] == reason
+    assert [(d.action_type, d.decision, d.reason) for d in way.control.drafts] == [("delegation", "deny", reason)]
+    assert way.control.delivered == []
+
+
+async def test_what_is_no_delegation_may_be_signed_as_it_likes(way: Way) -> None:
+    flow = await way.send(make_flow("GET", "/open/x", CONTEXT, *COVERED[2:]))
+    assert permitted(flow)
+    assert "te" not in flow.request.headers
+
+
+async def test_a_signed_delegation_is_read_before_it_is_judged(way: Way) -> None:
+    """By GET too, since what it is known by has its body in it."""
+    with_evidence_at(way)
+    flow = make_flow("GET", "/b/message:send", *COVERED, body=b"body")
+    await way.tunnel(flow)
+    assert way.enforce.requestheaders(flow) is None
+    assert way.control.drafts == []
+    await run(way.enforce.request(flow))
+    assert permitted(flow)
+    assert way.control.delivered[0][1] == request_digest(flow.request)

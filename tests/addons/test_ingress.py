@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,10 +16,11 @@ from lictor.addons import ingress as module
 from lictor.addons.enforce import Settings
 from lictor.addons.exchange import exchange_of, permitted
 from lictor.addons.ingress import Ingress, IngressSettings, catalog_of
+from lictor.addons.ways import request_digest
 from lictor.bindings.policy import Policy
 from lictor.bindings.schema import load_binding
 from lictor.engine.problem import Problem, set_problem
-from lictor.evidence.entry import InboundDraft, Receipt
+from lictor.evidence.entry import InboundDraft, Receipt, Tokens
 from lictor.formats.errors import LictorError, VerificationError
 
 PEER = "spiffe://test.internal/monitor/a"
@@ -286,3 +288,127 @@ async def test_a_delegation_may_be_held(way: Way, decision: str) -> None:
     assert permitted(flow) is (decision == "allow")
     if decision == "deny":
         assert told(flow)["reason"] == "hold_denied"
+
+
+CONTEXT = (b"Execution-Context", b"of.the.agent")
+COVERED = (
+    CONTEXT,
+    (b"Signature-Input", b'sig=("@method" "execution-context")'),
+    (b"Signature", b"sig=:YQ==:"),
+)
+
+
+async def test_what_was_delivered_stands_for_lines(way: Way) -> None:
+    way.control.waiting = Tokens(("node.a",), ("bet.a",), ("note.a",))
+    way.control.answer = lambda d: Receipt(0, 1.0, "allow", "allowed", "w", "n", ("node.b",))  # type: ignore[method-assign]
+    flow = await way.post(SEND, *COVERED)
+    assert permitted(flow)
+    assert way.control.taken == [(PEER, request_digest(flow.request))]
+    assert way.examined["execution_context"] == ["of.the.agent", "node.a"]
+    assert way.examined["behavioral_evidence"] == ["bet.a"]
+    assert way.examined["checkpoint"] == ["note.a"]
+    assert way.examined["action_parameters"]["evidence_by"] == "delivery"
+    assert flow.request.headers.get_all("execution-context") == ["of.the.agent"], "nothing is added to it here either"
+
+
+async def test_nothing_is_taken_for_a_request_that_can_be_touched(way: Way) -> None:
+    way.control.waiting = Tokens(("node.a",), ("bet.a",))
+    await way.post(SEND, CONTEXT)
+    assert way.control.taken == []
+    assert way.examined["execution_context"] == ["of.the.agent"]
+    assert "evidence_by" not in way.examined["action_parameters"]
+
+
+async def test_a_doubtful_signature_is_not_let_in(way: Way) -> None:
+    flow = await way.post(SEND, CONTEXT, *COVERED[2:])
+    assert not permitted(flow)
+    assert told(flow)["reason"] == "signature_doubtful"
+    assert way.control.inbound == []
+    assert [(d.agent_id, d.decision, d.reason) for d in way.control.drafts] == [(PEER, "deny", "signature_doubtful")]
+
+
+async def test_what_cannot_be_looked_for_is_not_let_in(way: Way) -> None:
+    way.control.waiting = LictorError("the control process is gone")
+    flow = await way.post(SEND, *COVERED)
+    assert not permitted(flow)
+    assert told(flow)["reason"] == "monitor_error"
+
+
+async def answered(way: Way, *lines: tuple[bytes, bytes], asked: tuple[tuple[bytes, bytes], ...] = ()) -> http.HTTPFlow:
+    """A delegation that was let in and answered, up to its end."""
+    way.control.answer = lambda d: Receipt(0, 1.0, "allow", "allowed", "w", "node-b", ("node.b",))  # type: ignore[method-assign]
+    flow = await way.post(SEND, *asked)
+    flow.response = http.Response.make(200, b"", http.Headers(lines))
+    if not any(name == b"Content-Length" for name, _ in lines):
+        flow.response.headers.pop("content-length", None)
+    await run(way.ingress.responseheaders(flow))
+    if not flow.error:
+        await run(way.ingress.response(flow))
+    return flow
+
+
+TE = ((b"TE", b"trailers"),)
+OURS_COVERED = (
+    (b"Execution-Context", b"x"),
+    (b"Signature-Input", b'sig=("execution-context")'),
+    (b"Signature", b"sig=:YQ==:"),
+)
+
+
+async def test_the_end_of_a_stream_in_trailers(way: Way) -> None:
+    flow = await answered(way, asked=TE)
+    assert flow.response is not None
+    assert flow.response.headers["transfer-encoding"] == "chunked"
+    for fields in (flow.response.headers, flow.response.trailers):
+        assert fields is not None
+        assert fields["behavioral-evidence"] == "bet.b"
+        assert fields["execution-context"] == "node.b"
+    assert way.control.finished == ["node-b"]
+    assert way.control.left == []
+
+
+async def test_the_end_of_a_stream_left_to_be_fetched(way: Way) -> None:
+    way.ingress._ingress = replace(SETTINGS, fetched=True)
+    flow = await answered(way)
+    assert flow.response is not None
+    assert flow.response.headers["behavioral-evidence"] == "bet.b"
+    assert not flow.response.trailers
+    assert way.control.left == [("node-b", PEER, ())]
+    assert way.control.finished == ["node-b"]
+
+
+async def test_a_stream_where_nothing_can_be_fetched(way: Way) -> None:
+    flow = await answered(way)
+    assert flow.response is not None
+    assert flow.response.headers["behavioral-evidence"] == "bet.b"
+    assert (way.control.left, way.control.finished) == ([], ["node-b"])
+
+
+async def test_an_answer_that_must_not_be_touched(way: Way) -> None:
+    way.ingress._ingress = replace(SETTINGS, fetched=True)
+    flow = await answered(way, (b"Content-Length", b"0"), *OURS_COVERED, asked=TE)
+    assert flow.response is not None
+    assert flow.response.headers.get_all("execution-context") == ["x"]
+    assert "behavioral-evidence" not in flow.response.headers
+    assert way.control.left == [("node-b", PEER, ())]
+
+
+async def test_an_answer_that_must_not_be_touched_where_nothing_can_be_fetched(way: Way) -> None:
+    """Without evidence nothing is answered."""
+    flow = await answered(way, (b"Content-Length", b"0"), *OURS_COVERED)
+    assert flow.error is not None
+    assert flow.error.msg == mitm_flow.Error.KILLED_MESSAGE
+
+
+async def test_a_stream_ends_although_there_is_no_evidence_about_its_end(way: Way) -> None:
+    """It was begun with evidence, and the caller's monitor notes that none came at the end."""
+    way.control.answer = lambda d: Receipt(0, 1.0, "allow", "allowed", "w", "node-b", ("node.b",))  # type: ignore[method-assign]
+    flow = await way.post(SEND, *TE)
+    flow.response = http.Response.make(200, b"", http.Headers())
+    flow.response.headers.pop("content-length", None)
+    await run(way.ingress.responseheaders(flow))
+    way.control.tokens = LictorError("full")
+    await run(way.ingress.response(flow))
+    assert flow.error is None
+    assert not flow.response.trailers
+    assert way.control.finished == ["node-b"]

@@ -12,8 +12,10 @@ from mitmproxy import http
 
 from lictor.addons.exchange import Exchange, Tally, attach
 from lictor.addons.outcome import BUFFERED, Outcome, short
+from lictor.addons.ways import Carriage
 from lictor.bindings.facts import Classified
 from lictor.bindings.model import ActionType
+from lictor.bindings.target import Target
 from lictor.evidence.entry import Receipt
 from lictor.formats import base64url
 
@@ -136,3 +138,76 @@ def test_short(length: str, expected: bool) -> None:
 
 def test_of_unknown_length_is_streamed() -> None:
     assert not short(http.Headers())
+
+
+def delegated(flow: http.HTTPFlow, exchange: Exchange, **more: Any) -> None:
+    target = Target("urn:test:agent", "agent", (), "a2a", "spiffe://x.test/agent/b", evidence="https://b.example:1")
+    exchange.classified = (Classified(ActionType.DELEGATION, "urn:test:agent", catalog_target=target),)
+    exchange.carriage = Carriage(target=target, **more)
+    exchange.receipts = (Receipt(0, 1.0, "allow", "allowed", "w", "node-a", ("node.a",)),)
+
+
+HEAD = (b"Execution-Context", b"node.b"), (b"Behavioral-Evidence", b"bet.1")
+TRAILERS = http.Headers([(b"x-sum", b"1"), (b"execution-context", b"node.b"), (b"behavioral-evidence", b"bet.2")])
+
+
+def streamed(
+    control: FakeControl, flow: http.HTTPFlow, trailers: http.Headers | None, *lines: tuple[bytes, bytes]
+) -> None:
+    outcome = Outcome(control, nothing_open())
+    flow.response = http.Response.make(200, b"", http.Headers(lines))
+    del flow.response.headers["content-length"]
+    outcome.responseheaders(flow)
+    flow.response.trailers = trailers
+    outcome.response(flow)
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_evidence_after_a_stream(control: FakeControl, passes: bool) -> None:
+    flow, exchange = sent()
+    delegated(flow, exchange, passes=passes)
+    streamed(control, flow, TRAILERS.copy(), *HEAD)
+    [draft] = control.outcomes
+    assert draft.outcome["last_evidence"] == "trailers"
+    assert draft.outcome["peer_ect"] == [plain(b"node.b")]
+    assert draft.outcome["peer_bet"] == [plain(b"bet.1"), plain(b"bet.2")]
+    assert control.fetched == [None]
+    assert flow.response is not None
+    assert flow.response.trailers is not None
+    assert ("behavioral-evidence" in flow.response.trailers) is passes
+    assert flow.response.trailers["x-sum"] == "1"
+
+
+def test_nobody_elses_word_counts(control: FakeControl) -> None:
+    """An origin's trailers say nothing of evidence, to the agent or in the log."""
+    for inbound in (False, True):
+        flow, exchange = sent()
+        exchange.inbound = inbound
+        if inbound:
+            exchange.carriage = Carriage()
+        streamed(control, flow, TRAILERS.copy())
+        assert flow.response is not None
+        assert flow.response.trailers is not None
+        assert flow.response.trailers.fields == ((b"x-sum", b"1"),)
+        assert "peer_bet" not in control.outcomes[-1].outcome
+        assert "last_evidence" not in control.outcomes[-1].outcome
+
+
+def test_evidence_that_did_not_come_is_fetched(control: FakeControl) -> None:
+    flow, exchange = sent()
+    delegated(flow, exchange)
+    streamed(control, flow, None, *HEAD)
+    assert control.outcomes[0].outcome["last_evidence"] == "missing"
+    assert control.fetched == [("urn:test:agent", "node-a")]
+
+
+def test_evidence_that_came_is_not(control: FakeControl) -> None:
+    flow, exchange = sent()
+    delegated(flow, exchange)
+    answer(control, flow, b"x", (b"Content-Length", b"1"), *HEAD)
+    assert "last_evidence" not in control.outcomes[0].outcome
+    assert control.fetched == [None]
+
+
+def plain(line: bytes) -> str:
+    return base64url.encode(hashlib.sha256(line).digest())
