@@ -23,6 +23,8 @@ class ExpectedServer:
         self, accepted: str, trust_domain: str, ca: Path, crl: Path, partners: tuple[Federated, ...] = ()
     ) -> None:
         """Raises VerificationError for the revocation list, and for a bundle."""
+        self.seen = ""
+        """The SPIFFE ID of the server that was found to be the one expected last."""
         self._accepted = accepted
         revoked = RevocationList(crl, ca.read_bytes())
         self._partners = Partners(revoked.ca, partners) if partners else None
@@ -35,6 +37,7 @@ class ExpectedServer:
         found = self._identities.server(der, datetime.datetime.now(datetime.UTC)).spiffe_id
         if not (found.startswith(self._accepted[:-1]) if self._accepted.endswith("/*") else found == self._accepted):
             raise VerificationError(f"the server is {found}, expected {self._accepted}")
+        self.seen = found
         return found
 
     def watch(self, context: ssl.SSLContext) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.text import Text
 
 from ..formats.errors import UsageError
-from ..verifier.chain import Chain, read_chain, verify_chain
+from ..verifier.chain import Chain, Problem, read_chain, verify_chain
 from ..verifier.log import verify_log
 from ..verifier.reconciliation import Edge, edge_json, reconcile
 from ..verifier.report import LogReport
@@ -22,9 +22,10 @@ from .evidence_view import chain_trees
 from .log_options import FILE
 from .log_view import plain
 from .output import console, errors, json_option, print_json, print_or_write
-from .trusted import find_trust, trust_options
+from .remote import UNREACHABLE, Auditor, auditor_options, named_in, sources
+from .trusted import ca_option, find_trust, trust_options
 
-_FILES = click.argument("files", metavar="FILE|LEDGER…", nargs=-1, required=True, type=FILE)
+_LOGS = click.argument("logs", metavar="FILE|LEDGER|URL…", nargs=-1, required=True)
 _COLOURS = {"intact": "green", "bad": "red", "prefix_only": "yellow", "gap": "yellow", "missing": "yellow"}
 
 _STATES = {
@@ -50,7 +51,7 @@ def command() -> None:
 
 
 @command.command()
-@_FILES
+@_LOGS
 @click.option(
     "--format",
     "form",
@@ -60,12 +61,35 @@ def command() -> None:
     help="A tree in the terminal; or a drawing for Graphviz, for Mermaid, as SVG, or as one HTML file.",
 )
 @click.option("--out", type=FILE, help="Write the drawing here, not to standard output.")
+@ca_option
+@auditor_options
 @json_option
-def show(files: tuple[Path, ...], form: str, out: Path | None, as_json: bool) -> None:
-    """Show who worked for whom, with the evidence of each node. No signature is verified."""
+@click.pass_context
+def show(
+    ctx: click.Context,
+    logs: tuple[str, ...],
+    form: str,
+    out: Path | None,
+    trust: Path | None,
+    config: Path,
+    auditor: Auditor,
+    as_json: bool,
+) -> None:
+    """Show who worked for whom, with the evidence of each node. No signature is verified.
+
+    URL is the API of a running monitor (https://HOST:PORT), which must let you have its log (api.auditors).
+    """
     if form == "tree" and out is not None:
         raise UsageError("--out goes with --format dot, mermaid, svg or html")
-    chain = read_chain(files)
+    with sources(logs, trust, config, auditor) as found:
+        chain = read_chain(source.path for source in found if source.path is not None)
+    chain.problems = [replace(one, what=named_in(one.what, found)) for one in chain.problems]
+    chain.problems += [Problem("missing", f"log {source.name}: {source.problem}") for source in found if source.problem]
+    _show(chain, form, out, as_json)
+    ctx.exit(UNREACHABLE if any(source.problem for source in found) else 0)
+
+
+def _show(chain: Chain, form: str, out: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(chain.to_json())
         return
@@ -79,47 +103,54 @@ def show(files: tuple[Path, ...], form: str, out: Path | None, as_json: bool) ->
 
 
 @command.command()
-@_FILES
+@_LOGS
 @trust_options
+@auditor_options
 @json_option
 @click.pass_context
 def verify(
     ctx: click.Context,
-    files: tuple[Path, ...],
+    logs: tuple[str, ...],
     trust: Path | None,
     config: Path,
     bundles: tuple[Path, ...],
+    auditor: Auditor,
     as_json: bool,
 ) -> None:
-    """Verify the logs and the chain that they tell of, offline. Exit 0 intact, 1 bad, 3 something is not there.
+    """Verify the logs and the chain that they tell of. Exit 0 intact, 1 bad, 3 something is not there.
 
-    What the monitors at both ends of a delegation recorded of it is compared: ids, digests, status, times.
+    What the monitors at both ends of a delegation recorded of it is compared: ids, digests, status, times. URL is the
+    API of a running monitor (https://HOST:PORT), which must let you have its log (api.auditors).
     """
     trusted = find_trust(trust, config, bundles)
-    with errors.status(Text("verifying")):
-        logs = {path: verify_log(path, trusted.ca_pem) for path in files}
-        chain = verify_chain(files, trusted.ca_pem, trusted.jwks)
-        edges, differences = reconcile(files, chain)
+    with sources(logs, trust, config, auditor) as found, errors.status(Text("verifying")):
+        paths = [source.path for source in found if source.path is not None]
+        reports = {s.name: verify_log(s.path, trusted.ca_pem) for s in found if s.path is not None}
+        chain = verify_chain(paths, trusted.ca_pem, trusted.jwks)
+        edges, differences = reconcile(paths, chain)
         chain.problems += differences
+    chain.problems = [replace(one, what=named_in(one.what, found)) for one in chain.problems]
+    missing = {source.name: source.problem for source in found if source.path is None}
     codes = {"intact": 0, "bad": 1, "gap": 3, "prefix_only": 3}
-    verdicts = [chain.verdict, *(report.verdict for report in logs.values())]
-    code = 1 if "bad" in verdicts else max(codes[verdict] for verdict in verdicts)
+    verdicts = [chain.verdict, *(report.verdict for report in reports.values())]
+    worst = max((codes[verdict] for verdict in verdicts), default=0)
+    code = 1 if "bad" in verdicts else UNREACHABLE if missing else worst
     if as_json:
         shown = {**chain.to_json(), "edges": [edge_json(edge) for edge in edges]}
-        print_json({"ok": code == 0, "chain": shown, "logs": [_log_json(*item) for item in logs.items()]})
+        told = [{"file": name, **report.to_json()} for name, report in reports.items()]
+        told += [{"file": name, "verdict": "missing", "problem": {"what": why}} for name, why in missing.items()]
+        print_json({"ok": code == 0, "chain": shown, "logs": told})
     else:
-        _print(chain, logs, edges)
+        for name, why in missing.items():
+            console.print(_verdict("missing"), Text(plain(f"log {name}: {why}")))
+        _print(chain, reports, edges)
     ctx.exit(code)
 
 
-def _log_json(path: Path, report: LogReport) -> dict[str, Any]:
-    return {"file": str(path), **report.to_json()}
-
-
-def _print(chain: Chain, logs: dict[Path, LogReport], edges: list[Edge]) -> None:
-    for path, report in logs.items():
+def _print(chain: Chain, logs: dict[str, LogReport], edges: list[Edge]) -> None:
+    for name, report in logs.items():
         problem = f": {report.problem}" if report.problem else f", {report.entries} entries, {report.bets} BETs"
-        console.print(_verdict(report.verdict), Text(plain(f"log {path}{problem}")))
+        console.print(_verdict(report.verdict), Text(plain(f"log {name}{problem}")))
     _print_problems(chain)
     for state, count in Counter(edge.state for edge in edges).items():
         console.print(Text(f"{count} delegation{'s' if count > 1 else ''} {_STATES[state]}"))

@@ -25,6 +25,7 @@ from . import log_disclose, log_erase, log_prove
 from .log_options import find_ledger, ledger_option, policy_options, read_policy
 from .log_view import entry_table, entry_text, report_table
 from .output import console, errors, json_option, print_json, progress_bar
+from .remote import UNREACHABLE, Auditor, auditor_options, sources
 from .trusted import bundle_option, find_trust
 
 _FILE = click.Path(path_type=Path)
@@ -140,43 +141,53 @@ def follow(reader: SqliteReader, wanted: Filter) -> Iterator[dict[str, Any]]:
 
 
 @command.command()
-@click.argument("path", metavar="[FILE|LEDGER]", required=False, type=_FILE)
+@click.argument("named", metavar="[FILE|LEDGER|URL]", required=False)
 @ledger_option
 @click.option(
     "--trust", metavar="CA.PEM", type=_FILE, help="The identity CA's certificate, the root of all trust here."
 )
 @bundle_option
 @policy_options
+@auditor_options
 @json_option
 @click.pass_context
 def verify(
     ctx: click.Context,
-    path: Path | None,
+    named: str | None,
     config: Path,
     ledger: Path | None,
     trust: Path | None,
     bundles: tuple[Path, ...],
     witnesses: tuple[Path, ...],
     quorum: int | None,
+    auditor: Auditor,
     as_json: bool,
 ) -> None:
     """Verify an evidence file, or the ledger itself. Exit 0 intact, 1 bad, 3 a prefix only or a gap.
 
     With --witness every entry must be under a checkpoint that N of the witnesses cosigned, else it is a prefix only.
+    URL is the API of a running monitor (https://HOST:PORT), which must let you have its log (api.auditors).
     """
     policy = read_policy(witnesses, quorum)
-    log = path or find_ledger(config, ledger)
+    log = named or str(find_ledger(config, ledger))
     ca = find_trust(trust, config, bundles).ca_pem
-    with progress_bar(f"verifying {log}", "entries") as progress:
-        report = verify_log(log, ca, policy, progress)
+    with sources([log], trust, config, auditor) as (source,):
+        if source.path is None:
+            if as_json:
+                print_json({"ok": False, "file": log, "verdict": "missing", "problem": {"what": source.problem}})
+            else:
+                click.echo(f"lictor: {source.problem}", err=True)
+            ctx.exit(UNREACHABLE)
+        with progress_bar(f"verifying {log}", "entries") as progress:
+            report = verify_log(source.path, ca, policy, progress)
     if as_json:
-        print_json({"ok": report.verdict == "intact", "file": str(log), **report.to_json()})
+        print_json({"ok": report.verdict == "intact", "file": log, **report.to_json()})
     else:
         _print_report(log, report)
     ctx.exit(report.exit_code)
 
 
-def _print_report(log: Path, report: LogReport) -> None:
+def _print_report(log: str, report: LogReport) -> None:
     colours = {"intact": "green", "bad": "red", "prefix_only": "yellow", "gap": "yellow"}
     verdict = report.verdict.replace("_", " ")
     console.print(Text.assemble((verdict, f"bold {colours[report.verdict]}"), f"  {log}"))

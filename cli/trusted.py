@@ -32,14 +32,19 @@ def bundle_option[F: Callable[..., object]](command: F) -> F:
     return click.option("--bundle", "bundles", metavar="FILE", multiple=True, type=_FILE, help=text)(command)
 
 
-def trust_options[F: Callable[..., object]](command: F) -> F:
-    """The roots of trust: `--trust CA.PEM`, or what the configuration names; and `--bundle FILE`."""
+def ca_option[F: Callable[..., object]](command: F) -> F:
+    """The root of trust: `--trust CA.PEM`, or what the configuration names."""
     default = Path("lictor.toml")
     command = click.option("-c", "--config", type=_FILE, default=default, show_default=True, help="Configuration.")(
         command
     )
     text = "The identity CA's certificate, the root of all trust here; without it, the configuration's."
-    return click.option("--trust", metavar="CA.PEM", type=_FILE, help=text)(bundle_option(command))
+    return click.option("--trust", metavar="CA.PEM", type=_FILE, help=text)(command)
+
+
+def trust_options[F: Callable[..., object]](command: F) -> F:
+    """The roots of trust: `ca_option`, and `--bundle FILE`."""
+    return ca_option(bundle_option(command))
 
 
 def find_trust(trust: Path | None, config: Path, bundles: Iterable[Path]) -> Trusted:
