@@ -10,6 +10,7 @@ from flows import FakeControl, make_flow
 from mitmproxy import connection, http
 from mitmproxy import flow as mitm_flow
 
+from lictor.addons import open_exchanges
 from lictor.addons.exchange import Exchange, attach, exchange_of
 from lictor.addons.open_exchanges import CALLER_GONE, POLICY_CHANGED, OpenExchanges
 from lictor.addons.outcome import Outcome
@@ -225,3 +226,29 @@ def test_a_quarantined_agent_is_ended_on_both_sides(world: World) -> None:
     world.change(BOTH.with_quarantined({"urn:x:bad"}))
     assert world.cut == [mine.client_conn, called.client_conn]
     assert world.errors(mine, called) == [QUARANTINED] * 2
+
+
+def test_what_was_ordered_to_end_ends_by_its_entries(world: World) -> None:
+    first, second = world.let_out("urn:test:one"), world.let_out("urn:test:one")
+    named = exchange_of(second)
+    assert named is not None
+    named.receipts = (Receipt(8, 1.0, "allow", "allowed", "w", "n"),)
+    world.open.end_actions([8, 9], "delegation_revoked")
+    assert world.cut == [second.client_conn]
+    assert world.errors(first, second) == ["client disconnected", "delegation_revoked"]
+
+
+def test_what_gets_its_permit_only_then_ends_too(world: World) -> None:
+    world.open.end_actions([7], "delegation_revoked")
+    flow = world.let_out("urn:test:one")
+    assert world.cut == [flow.client_conn]
+    assert world.errors(flow) == ["delegation_revoked"]
+
+
+def test_what_was_ordered_to_end_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_exchanges, "MAX_ENDED", 3)
+    world.open.end_actions([7, 1, 2, 3], "delegation_revoked")
+    world.open.end_actions([4], "delegation_revoked")
+    assert list(world.open._ended) == [2, 3, 4]
+    world.let_out("urn:test:one")
+    assert world.cut == []

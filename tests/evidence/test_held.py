@@ -245,6 +245,33 @@ def test_approved_is_only_what_was_asked_about() -> None:
     assert behaviors == [said("p1", "approved"), said("p2", "fail")]
 
 
+@pytest.mark.parametrize(("decided", "became"), [(YES, "approved"), (NO, "prevented")])
+async def test_what_is_held_by_an_order_is_no_violation(world: World, decided: Resolution, became: str) -> None:
+    """No behavior had failed; the entry of the decision says of each what became of the action."""
+    world.start()
+    passed = [said("p1", "pass"), said("p2", "pass")]
+    asked = world.begin(held(behaviors=passed, reason="hold_demanded"))
+    await world.until_told(1)
+    world.holds.resolve(0, decided)
+    receipt = await asked
+    assert receipt.decision == ("allow" if decided.allows else "deny")
+    assert bool(receipt.behavioral_evidence) is not decided.allows
+    assert world.entries()[1]["behaviors"] == [said("p1", became), said("p2", became)]
+    if decided.allows:
+        assert (await world.details())["approved"] == 1
+    [token] = [row.token for row in world.store.bets(A)]
+    assert bet.verify(token, lambda *a: world._signer.public_key()).result == "pass"  # type: ignore[arg-type]
+    await world.ledger.close()
+
+
+def test_what_fails_by_now_is_said_once() -> None:
+    was = Judged(held(behaviors=[said("p1", "pass"), said("p2", "pass")]))
+    now = Judged(held(decision="deny", reason="rate_exceeded", behaviors=[said("p1", "pass"), said("p2", "fail")]))
+    found, behaviors = settle(was, YES, now)
+    assert (found.allows, found.reason) == (False, "rate_exceeded")
+    assert behaviors == [said("p1", "prevented"), said("p2", "fail")]
+
+
 async def test_who_asked_is_gone(world: World) -> None:
     world.start()
     mine, other = world.begin(held(), "w1"), world.begin(held(), "w2")

@@ -21,6 +21,7 @@ from lictor.evidence.sqlite_store import SqliteStore
 from lictor.evidence.state import Judged
 from lictor.formats.errors import UsageError
 from lictor.formats.keys import KeySigner
+from lictor.proxy import demanded_holds
 from lictor.proxy.approvals import MOST, Approvals
 from lictor.proxy.authority import Authority
 from lictor.proxy.demanded_holds import DemandedHolds
@@ -200,6 +201,104 @@ async def test_everything_of_an_agent_in_quarantine_is_denied(world: World, auth
     assert (
         made.judge(ActionDraft(B, "tool_call", "urn:x", {}, "allow", "allowed", []), "w", 1.0).draft.decision == "allow"
     )
+    await world.ledger.close()
+
+
+def letting(agent: str = A, target: str = "urn:x:tool", type_: str = "tool_call", decision: str = "allow") -> ActionDraft:
+    return ActionDraft(agent, type_, target, {}, decision, "allowed", [])
+
+
+async def test_a_demanded_hold_is_for_what_it_says(world: World, authority: Any) -> None:
+    made = authority()
+    world.demanded.put(
+        A, "user:me", "odd", None, {"action_types": ["tool_call"], "targets": ["urn:x:*"], "workflow": "w"}
+    )
+
+    def judged(draft: ActionDraft, wid: str = "w") -> tuple[str, str]:
+        found = made.judge(draft, wid, 1.0).draft
+        return found.decision, found.reason
+
+    assert (made.idle(A), made.idle(B)) == (False, True)
+    assert judged(letting()) == ("hold", "hold_demanded")
+    assert judged(letting(decision="flag")) == ("hold", "hold_demanded")
+    for other in (letting(B), letting(target="urn:y"), letting(type_="delegation")):
+        assert judged(other) == ("allow", "allowed")
+    assert judged(letting(), "other") == ("allow", "allowed")
+    assert judged(letting(decision="deny")) == ("deny", "allowed")
+    world.quarantine.put(A, "user:me", "")
+    assert judged(letting()) == ("deny", "quarantined")
+    await world.ledger.close()
+
+
+async def test_no_standing_approval_answers_a_demand(world: World, authority: Any) -> None:
+    made = authority()
+    world.approvals.give(held("b1"), "user:me", "")
+    assert made.judge(held("b1"), "w", 1.0).resolution is not None
+    world.demanded.put(A, "user:me", "", None, {})
+    for draft in (held("b1"), letting()):
+        judged = made.judge(draft, "w", 1.0)
+        assert (judged.draft.decision, judged.resolution) == ("hold", None)
+    await world.ledger.close()
+
+
+async def test_what_a_caller_hands_over_may_be_held_too(world: World, authority: Any) -> None:
+    made = authority()
+    parent = {"jti": "j", "wid": "w", "agent_id": "spiffe://e.example/agent/c"}
+    came = InboundDraft(A, B, "urn:me", {}, "allow", "allowed", wid="w", parents=[parent])
+    assert made.admit(came, 1.0) == came
+    world.demanded.put(B, "user:me", "", None, {"action_types": ["delegation"]})
+    judged = made.admit(came, 1.0)
+    assert (judged.draft.agent_id, judged.draft.decision, judged.draft.reason) == (B, "hold", "hold_demanded")
+    assert judged.draft.action_parameters["callee"] == A
+    world.demanded.take_back(B, None, "user:me", "")
+    assert made.admit(came, 1.0) == came
+    await world.ledger.close()
+
+
+async def test_demanded_holds_are_written_down_kept_and_end(world: World) -> None:
+    demanded = world.open().demanded
+    first = demanded.put(A, "user:me", "odd", 10.0, {"action_types": ["tool_call"]}).said
+    second = demanded.put(A, "user:me", "", None, {}).said
+    assert first["until"] == pytest.approx(first["since"] + 10, abs=0.1)
+    await world.again()
+    demanded = world.demanded
+    assert demanded.listed() == [first, second]
+    demanded.expire(first["until"] - 1)
+    assert len(demanded.listed()) == 2
+    demanded.expire(first["until"])
+    assert demanded.listed() == [second]
+    with pytest.raises(UsageError, match=rf"no hold 99 of {A} is in force; there are: {second['hold']}"):
+        demanded.take_back(A, 99, "user:me", "")
+    assert demanded.take_back(A, second["hold"], "user:you", "fine") == [second]
+    assert A not in demanded
+    with pytest.raises(UsageError, match="there are: none"):
+        demanded.take_back(A, None, "user:me", "")
+    kinds = await world.entries()
+    assert [kind for kind, _ in kinds] == ["hold_demanded", "hold_demanded", "hold_ended", "hold_ended"]
+    assert kinds[2][1] == {"hold": first["hold"], "agent": A, "by": "monitor", "why": "its time is up"}
+    assert kinds[3][1] == {"hold": second["hold"], "agent": A, "by": "user:you", "why": "fine"}
+    await world.ledger.close()
+
+
+async def test_a_hold_is_over_when_its_time_is_up_and_not_only_when_that_is_written(world: World) -> None:
+    demanded = world.open().demanded
+    until = demanded.put(A, "user:me", "", 10.0, {}).said["until"]
+    assert demanded.covers(A, "tool_call", "urn:x", "w", until - 0.1)
+    assert not demanded.covers(A, "tool_call", "urn:x", "w", until)
+    await world.ledger.close()
+
+
+async def test_demanded_holds_are_bounded_and_their_patterns_are_read_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demanded_holds, "MOST", 1)
+    demanded = world.open().demanded
+    with pytest.raises(UsageError):
+        demanded.put(A, "user:me", "", None, {"targets": ["https://"]})
+    demanded.put(A, "user:me", "", None, {})
+    with pytest.raises(UsageError, match="there are 1 demanded holds already"):
+        demanded.put(B, "user:me", "", None, {})
+    assert len(await world.entries()) == 1
     await world.ledger.close()
 
 
