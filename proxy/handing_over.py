@@ -118,4 +118,8 @@ class HandingOver:
 
 
 def _text(error: BaseException) -> str:
-    return str(error) or "no answer in time"
+    """What went wrong, without the object of ours that aiohttp writes before it."""
+    inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
+    return (
+        (getattr(inner, "strerror", None) if isinstance(inner, OSError) else None) or str(inner) or "no answer in time"
+    )
