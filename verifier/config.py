@@ -14,6 +14,7 @@ from ..evidence.cosignature import read_witnesses
 from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import UsageError
 from ..formats.settings import address, read_settings, schema_of, spiffe_id
+from .descriptions import ReferenceValues
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,15 @@ class ReferenceSettings:
 
 @dataclass(frozen=True, slots=True)
 class MonitorSettings:
-    """The SPIFFE ID of a monitor, and the URLs where it takes orders and where it serves its log."""
+    """The SPIFFE ID of a monitor, the URLs where it takes orders and where it serves its log.
+
+    `configurations`: digests of those that it may run with; empty, any will do.
+    """
 
     name: str
     orders: str | None
     log: str | None
+    configurations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class VerifierConfig:
     references: ReferenceSettings | None
     known_monitors: tuple[MonitorSettings, ...]
     logs: LogSettings
+    software: ReferenceValues
 
     @property
     def spiffe_id(self) -> str:
@@ -104,6 +110,7 @@ def load(path: Path) -> VerifierConfig:
         references=_references(base, domain, document.get("references")),
         known_monitors=monitors,
         logs=_logs(base, document.get("logs", {}), monitors),
+        software=ReferenceValues.of(document.get("software", {}), {one.name: one.configurations for one in monitors}),
     )
 
 
@@ -114,14 +121,14 @@ def _patterns(document: dict[str, Any], key: str, default: str) -> tuple[str, ..
         raise UsageError(f"{key}: {e}") from None
 
 
-def _known_monitors(tables: list[dict[str, str]]) -> tuple[MonitorSettings, ...]:
+def _known_monitors(tables: list[dict[str, Any]]) -> tuple[MonitorSettings, ...]:
     found: dict[str, MonitorSettings] = {}
     for index, table in enumerate(tables):
         name = spiffe_id(table["name"], f"monitor[{index}].name")
         if name in found:
             raise UsageError(f"monitor[{index}].name: {name} has a table already")
-        urls = (table[key].rstrip("/") if key in table else None for key in ("orders", "log"))
-        found[name] = MonitorSettings(name, *urls)
+        orders, log = (table[key].rstrip("/") if key in table else None for key in ("orders", "log"))
+        found[name] = MonitorSettings(name, orders, log, tuple(table.get("configurations", ())))
     return tuple(found.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 from .. import __version__
 from ..bindings.subjects import applies_to
 from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
-from ..evidence import bet
+from ..evidence import bet, description
 from ..evidence.bet import Bet
+from ..evidence.description import Description
 from ..formats import base64url, jws
 from ..formats.errors import FormatError, UsageError, VerificationError
 from ..formats.keys import KeySigner
@@ -23,6 +24,7 @@ from . import ear
 from .appraisal import NotYet, Reason, References, check_sent
 from .config import VerifierConfig
 from .consistency import Checked, LogState
+from .descriptions import shown
 from .disclosure import check_disclosure
 from .ear import Profile, Submodule
 from .known_logs import Demands
@@ -52,8 +54,12 @@ class Desk:
         self._register = Register(config.register)
         self._served = frozenset(monitor.name for monitor in config.known_monitors if monitor.log is not None)
 
-    def take(self, sender: str, jwks: Sequence[dict[str, Any]], tokens: Sequence[str]) -> list[dict[str, Any]]:
+    def take(
+        self, sender: str, jwks: Sequence[dict[str, Any]], tokens: Sequence[str], descriptions: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
         """Evidence that the monitor `sender` pushes: a verdict for each token, in order.
+
+        `descriptions` are its own, of itself; one that does not hold is as if it had not come.
 
         Raises VerificationError if `sender` may push none or a key is not his, LedgerError if it cannot be kept; then
         nothing of it is.
@@ -78,11 +84,23 @@ class Desk:
             log.error(
                 "%s sent %d of %d that are no evidence; the first: %s", sender, len(problems), len(tokens), problems[0]
             )
-        taken = self._register.add([found for _, found in good], now)
+        described = [one for token in descriptions for one in self._described(token, sender, keys)]
+        taken = self._register.add([found for _, found in good], now, described)
         for (verdict, _), one in zip(good, taken, strict=True):
             verdict["known"] = not one.new
         self._say_against(sender, [text for one in taken for text in one.contradictions])
         return verdicts
+
+    def _described(self, token: str, sender: str, keys: EvidenceKeys) -> Iterator[Description]:
+        try:
+            found = description.verify(token, keys.resolve)
+        except (VerificationError, FormatError) as e:
+            log.error("%s sent a description of itself that does not hold: %s", sender, e)
+            return
+        if found.issuer == sender:
+            yield found
+        else:
+            log.error("%s sent the description that %s gave of itself", sender, found.issuer)
 
     def _verify(self, token: str, sender: str, keys: EvidenceKeys, now: float) -> tuple[dict[str, Any], Bet | None]:
         try:
@@ -131,9 +149,14 @@ class Desk:
         found: dict[str, Submodule] = {}
         for agent in agents:
             more = [Reason.of("not_fresh", "warning", text) for text in (stale or {}).get(agent, ())]
+            under = self._register.descriptions.under(agent, span.ended_after, span.ended_until)
+            for monitor, one in under:
+                more += self._config.software.reasons(monitor, one)
             found[agent] = self._register.appraisal(
                 agent, span, known, nonce, more, lambda monitor: self._of_monitor(monitor, span.ended_after, now)
             )
+            if described := shown(under):
+                found[agent] = replace(found[agent], behavior={**found[agent].behavior, "described": described})
             if window is not None:
                 said = {**found[agent].behavior, "window": {"start": window[0], "end": window[1]}}
                 found[agent] = replace(found[agent], behavior=said)

@@ -16,16 +16,18 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from ..evidence.bet import Bet
-from . import contradictions, known_logs
+from ..evidence.description import Description
+from . import contradictions, descriptions, known_logs
 from .appraisal import Reason, References, appraise
 from .database import Database
+from .descriptions import Descriptions
 from .ear import STATUSES, Submodule, worst
 from .known_logs import KnownLogs
 
@@ -89,13 +91,19 @@ class Register:
 
     def __init__(self, path: Path) -> None:
         """Open or make the register. Raises UsageError if that cannot be."""
-        self._db = Database(path, _SCHEMA + contradictions.SCHEMA + known_logs.SCHEMA)
+        self._db = Database(path, _SCHEMA + contradictions.SCHEMA + known_logs.SCHEMA + descriptions.SCHEMA)
         self.logs = KnownLogs(self._db)
+        self.descriptions = Descriptions(self._db)
 
-    def add(self, bets: Iterable[Bet], now: float) -> list[Taken]:
-        """Take verified BETs in, all or none."""
+    def add(self, bets: Iterable[Bet], now: float, described: Iterable[Description] = ()) -> list[Taken]:
+        """Take verified BETs in, all or none, and the verified descriptions of their monitor that they name."""
+        bets = tuple(bets)
         with self._db.transaction() as db:
-            return [_add(db, one, now) for one in bets]
+            taken = [_add(db, one, now) for one in bets]
+            against = tuple(descriptions.take(db, bets, described, now))
+            if against:
+                taken[-1] = replace(taken[-1], contradictions=taken[-1].contradictions + against)
+        return taken
 
     def appraisal(
         self,
@@ -175,6 +183,7 @@ class Register:
         """Drop the BETs of windows that ended before; how many there were. Contradictions stay."""
         with self._db.transaction() as db:
             known_logs.forget(db, before)
+            descriptions.forget(db, before)
             return db.execute("DELETE FROM bets WHERE end < ?", (before,)).rowcount
 
     def close(self) -> None:

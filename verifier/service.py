@@ -120,7 +120,8 @@ class Service:
     async def _take(self, request: web.Request) -> web.Response:
         body = await _body(request, self._evidence)
         caller = request[CALLER]
-        verdicts = await self._work(lambda: self._desk.take(caller, body["keys"], body["bets"]))
+        keys, bets, described = body["keys"], body["bets"], body.get("descriptions", ())
+        verdicts = await self._work(lambda: self._desk.take(caller, keys, bets, described))
         return web.json_response({"verdicts": verdicts}, headers=_FRESH)
 
     async def _disclosed(self, request: web.Request) -> web.Response:
