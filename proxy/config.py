@@ -162,7 +162,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole configuration of one monitor. `digest` is over the canonical JSON of the file's settings."""
+    """The whole configuration of one monitor. `digest` is over the canonical JSON of what the file says."""
 
     path: Path
     digest: str
@@ -228,7 +228,7 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
     extensions = load_extensions(document.get("extensions", {}))  # before anything that may speak of them
     return Config(
         path=path,
-        digest=digest(document),
+        digest=digest(_canonical(document)),
         monitor=monitor,
         listen=listening(document),
         ingress=_ingress(ingress) if ingress else None,
@@ -281,6 +281,15 @@ def _api(table: dict[str, Any]) -> ApiSettings:
         return ApiSettings(table.get("entries", False), tuple(map(check_subject, table.get("auditors", ()))))
     except UsageError as e:
         raise UsageError(f"api.auditors: {e}") from None
+
+
+def _canonical(value: Any) -> Any:
+    """Settings as they are digested: fractions below 0.00001, which our canonical JSON has no form for, as text."""
+    if isinstance(value, dict):
+        return {name: _canonical(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_canonical(one) for one in value]
+    return repr(value) if isinstance(value, float) and 0 < value < 1e-5 else value
 
 
 def _ingress(table: dict[str, str]) -> Ingress:

@@ -84,7 +84,7 @@ def test_evidence_travels_both_ways(pair: Any, domain: Any) -> None:
     assert answer.subject == AGENT_B
     assert answer.parents == (callee.jti,)
 
-    inbound = next(e for e in b.entries() if "outcome_of" not in e)
+    inbound = next(e for e in b.of_agents() if "outcome_of" not in e)
     assert inbound["action_parameters"]["peer"] == a_id(a)
     assert inbound["node"] == callee.jti
     outcome = a.outcome()
@@ -197,5 +197,5 @@ def test_the_agent_card_is_read_and_nothing_beside_it(pair: Any) -> None:
         assert http.get(url + ".well-known/agent-card.json").status_code == 200
         assert http.get(url + "internal/tasks").status_code == 403
     assert [path for _, path, _, _ in local.requests] == ["/.well-known/agent-card.json"]
-    targets = [e["action_target"] for e in b.entries() if "outcome_of" not in e]
+    targets = [e["action_target"] for e in b.of_agents() if "outcome_of" not in e]
     assert targets == [f"{URN_B}#/.well-known/agent-card.json", f"{URN_B}#/internal/tasks"]

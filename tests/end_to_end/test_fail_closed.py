@@ -128,7 +128,7 @@ def test_disk_full(make_monitor: Make, outside: Outside, server: Server) -> None
         for _ in range(3):
             assert wire.request("GET", "/data/x").status == 503
     assert len(server.requests) == reached
-    assert len([e for e in monitor.entries() if "outcome_of" not in e]) == reached
+    assert len([e for e in monitor.of_agents() if "outcome_of" not in e]) == reached
     process = monitor.process
     assert process is not None
     process.send_signal(signal.SIGTERM)
@@ -224,5 +224,5 @@ def test_sigterm_ends_all_in_order(make_monitor: Make, outside: Outside, server:
     assert get(monitor, f"localhost:{server.port}") == 200
     assert monitor.stop() == 0
     assert not any(map(alive, workers))
-    assert [e.get("outcome_of") for e in monitor.entries()] == [None, 0]
+    assert [e.get("outcome_of") for e in monitor.of_agents()] == [None, 1]
     assert len(monitor.tokens("bets")) == 1, "the window was closed at shutdown"

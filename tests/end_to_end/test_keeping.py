@@ -212,17 +212,17 @@ def test_old_entries_are_erased_by_hand(allowing: Callable[..., Monitor], server
     monitor = allowing("erased", "[evidence]\ninterval_s = 0.3\njitter = 0.0\n")
     for name in ("first", "second"):
         assert get(monitor, f"https://localhost:{server.port}/{name}") == 200
-    until(lambda: monitor.tokens("bets") and len(monitor.entries()) == 4, what="a BET over the entries")
+    until(lambda: monitor.tokens("bets") and len(monitor.of_agents()) == 4, what="a BET over the entries")
     until(lambda: verify_log(ledger_of(monitor), domain.identity_ca.read_bytes()).uncovered == 0, what="all in BETs")
     cut = time.time()
     assert get(monitor, f"https://localhost:{server.port}/third") == 200
     done = lictor("log", "erase", "--yes", "--before", cut, "--ledger", ledger_of(monitor))
-    assert (done["end"], done["erased_now"], done["scrubbed"]) == (4, 4, True)
+    assert (done["end"], done["erased_now"], done["scrubbed"]) == (5, 5, True)
     for file in ledger_of(monitor).parent.glob("ledger.sqlite*"):
         if file.is_file():
             assert b'"seq":0,' not in file.read_bytes()
     verified = lictor("log", "verify", ledger_of(monitor), "--trust", domain.identity_ca)
-    assert (verified["verdict"], verified["erased"], verified["erased_under"][0]["rule"]) == ("intact", 4, "by hand")
+    assert (verified["verdict"], verified["erased"], verified["erased_under"][0]["rule"]) == ("intact", 5, "by hand")
     assert get(monitor, f"https://localhost:{server.port}/fourth") == 200
     monitor.stop()
     monitor.start()
