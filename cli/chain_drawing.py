@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..verifier.chain import Chain, Node
-from .evidence_view import short, when
+from .evidence_view import naming, when
 
 BOX_WIDTH, BOX_HEIGHT = 210, 54
 COLUMN, ROW = 280, 72
@@ -49,6 +49,7 @@ class Drawing:
 def draw(chain: Chain) -> Drawing:
     """All workflows of a chain, one below the other."""
     names = {id(node): f"n{number}" for number, node in enumerate(chain.nodes.values())}
+    title = naming(chain)
     boxes: list[Box] = []
     top = MARGIN
     for nodes in chain.workflows().values():
@@ -56,7 +57,7 @@ def draw(chain: Chain) -> Drawing:
         rows = _rows(nodes, depths)
         for node in nodes:
             x, y = MARGIN + depths[id(node)] * COLUMN, top + round(rows[id(node)] * ROW)
-            boxes.append(_box(names[id(node)], node, x, y))
+            boxes.append(_box(names[id(node)], title(node.agent), node, x, y))
         top = max(box.y for box in boxes) + ROW + ROW // 2
     arrows = [(names[id(parent)], names[id(node)]) for node in chain.nodes.values() for parent in node.parents]
     return Drawing(tuple(boxes), tuple(arrows))
@@ -115,14 +116,14 @@ def _hangs_under(node: Node, depths: Mapping[int, int]) -> Node | None:
     return max(before, key=lambda parent: depths[id(parent)], default=None)
 
 
-def _box(name: str, node: Node, x: int, y: int) -> Box:
+def _box(name: str, title: str, node: Node, x: int, y: int) -> Box:
     results = {one.result for one in node.bets}
     worst = next((result for result in _WORST if result in results), "")
     took = duration(node)
     parts = [worst or "no evidence", f"{len(node.bets)} BETs" if len(node.bets) != 1 else "1 BET"]
     if took is not None:
         parts.append(f"{took:.1f} s")
-    return Box(name, short(node.agent), ", ".join(parts), worst, tuple(_lines(node)), x, y)
+    return Box(name, title, ", ".join(parts), worst, tuple(_lines(node)), x, y)
 
 
 def _lines(node: Node) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,6 +31,18 @@ def when(moment: float) -> str:
 def short(identity: str) -> str:
     """The last two parts of a SPIFFE ID: `agent/a`."""
     return "/".join(identity.split("/")[-2:])
+
+
+def naming(chain: Chain) -> Callable[[str], str]:
+    """How the agents and monitors of a chain are called: with their trust domain where it has several."""
+    identities = [identity for node in chain.nodes.values() for identity in (node.agent, node.ect.issuer)]
+
+    def domain(identity: str) -> str:
+        return identity.removeprefix("spiffe://").partition("/")[0]
+
+    if len({domain(identity) for identity in identities}) < 2:
+        return short
+    return lambda identity: f"{short(identity)} of {domain(identity)}"
 
 
 def _entries(count: str) -> str:
@@ -91,27 +103,28 @@ def bets_table(bets: Sequence[Bet]) -> Table:
 
 def chain_trees(chain: Chain) -> Iterator[Tree]:
     """A tree for each workflow; a node with several predecessors hangs under the first and names the others."""
+    name = naming(chain)
     for wid, nodes in chain.workflows().items():
         tree = Tree(Text.assemble("workflow ", (wid or "without a name", "bold")))
         roots = [node for node in nodes if not node.parents]
-        _grow(tree, roots)
+        _grow(tree, roots, name)
         yield tree
 
 
-def _grow(tree: Tree, roots: Iterable[Node]) -> None:
+def _grow(tree: Tree, roots: Iterable[Node], name: Callable[[str], str]) -> None:
     waiting = [(tree, node) for node in reversed(list(roots))]
     while waiting:
         above, node = waiting.pop()
-        branch = above.add(_node_text(node))
+        branch = above.add(_node_text(node, name))
         for one in _folded(node.bets):
             branch.add(one)
         own = [child for child in node.children if child.parents[0] is node]
         waiting += [(branch, child) for child in reversed(own)]
 
 
-def _node_text(node: Node) -> Text:
-    text = Text.assemble((short(node.agent), "bold"), f" {node.ect.exec_act} ", (f"{when(node.ect.iat)} UTC", "dim"))
-    text.append(f", node {node.ect.jti[:8]} by {short(node.ect.issuer)}", "dim")
+def _node_text(node: Node, name: Callable[[str], str]) -> Text:
+    text = Text.assemble((name(node.agent), "bold"), f" {node.ect.exec_act} ", (f"{when(node.ect.iat)} UTC", "dim"))
+    text.append(f", node {node.ect.jti[:8]} by {name(node.ect.issuer)}", "dim")
     others = [parent.ect.jti[:8] for parent in node.parents[1:]]
     if others:
         text.append(f", also after {', '.join(others)}", "dim")

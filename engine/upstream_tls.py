@@ -111,8 +111,12 @@ class UpstreamTls(tlsconfig.TlsConfig):
         identity = self._lookup(server.sni or server.address[0], server.address[1])
         if identity is None or identity.accept is None:
             return True
-        leaf = server.certificate_list[0].to_cryptography()
-        return _accepts(identity.accept, leaf.public_bytes(Encoding.DER))
+        try:
+            identity.accept(server.certificate_list[0].to_cryptography().public_bytes(Encoding.DER))
+        except LictorError as e:
+            log.warning("the connection to a server is closed: %s", e)
+            return False
+        return True
 
 
 def offered(client: connection.Client) -> tuple[bytes, ...]:
@@ -148,22 +152,23 @@ def upstream_context(
     return context
 
 
+class _NotAccepted(SSL.Error):
+    """Ends a handshake; mitmproxy shows it as `OpenSSL …`."""
+
+    def __repr__(self) -> str:
+        return f"was told to refuse the server: {self}"
+
+
 def _leaf_check(accept: Callable[[bytes], None]) -> Callable[[SSL.Connection, X509, int, int, int], bool]:
     def check(_: SSL.Connection, certificate: X509, error: int, depth: int, good: int) -> bool:
-        if not good or depth:
-            return bool(good)
-        return _accepts(accept, certificate.to_cryptography().public_bytes(Encoding.DER))
+        if good and depth == 0:
+            try:
+                accept(certificate.to_cryptography().public_bytes(Encoding.DER))
+            except LictorError as e:
+                raise _NotAccepted(str(e)) from None
+        return bool(good)
 
     return check
-
-
-def _accepts(accept: Callable[[bytes], None], der: bytes) -> bool:
-    try:
-        accept(der)
-    except LictorError as error:
-        log.warning("a server is refused: %s", error)
-        return False
-    return True
 
 
 def _stamp(path: Path | None) -> tuple[Path, int, int] | None:

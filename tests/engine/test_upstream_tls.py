@@ -12,6 +12,7 @@ import pytest
 from mitmproxy.proxy import server_hooks
 
 from lictor.engine.upstream_tls import UpstreamIdentity
+from lictor.formats.errors import VerificationError
 
 
 class TestUpstream:
@@ -88,3 +89,47 @@ class TestUpstream:
         async with start_upstream() as up, serve(Refuse()) as running, running.client() as client:
             assert (await client.get(up.url)).status_code == 502
             assert up.connections == 0
+
+    async def test_a_server_that_is_not_accepted_gets_no_request(
+        self, serve: Any, start_upstream: Any, pki: Any
+    ) -> None:
+        asked: list[bytes] = []
+
+        def accept(der: bytes) -> None:
+            asked.append(der)
+            raise VerificationError("not this one")
+
+        identity = UpstreamIdentity(accept=accept)
+        async with (
+            start_upstream(pki.server_context("upstream")) as up,
+            serve(upstream=lambda host, port: identity) as running,
+            running.client() as client,
+        ):
+            answer = await client.get(up.url)
+            assert (answer.status_code, bytes(up.received)) == (502, b"")
+            assert "refuse the server: not this one" in answer.text
+            assert asked == [pki.issued["upstream"].der], "the leaf, and nothing above it"
+
+    async def test_a_server_that_is_not_accepted_any_more_is_left(
+        self, serve: Any, start_upstream: Any, pki: Any
+    ) -> None:
+        good = True
+
+        def accept(der: bytes) -> None:
+            if not good:
+                raise VerificationError("no more")
+
+        identity = UpstreamIdentity(accept=accept)
+        async with (
+            start_upstream(pki.server_context("upstream")) as up,
+            start_upstream(pki.server_context("upstream")) as other,
+            serve(upstream=lambda host, port: identity if port == up.port else None) as running,
+            running.client() as client,
+        ):
+            assert [(await client.get(one.url)).status_code for one in (up, other, up)] == [200] * 3
+            running.engine.look_at_servers()
+            assert [(await client.get(one.url)).status_code for one in (up, other)] == [200] * 2
+            good, seen = False, bytes(up.received)
+            running.engine.look_at_servers()
+            assert [(await client.get(one.url)).status_code for one in (up, other)] == [502, 200]
+            assert bytes(up.received) == seen
