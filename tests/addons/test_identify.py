@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,9 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from lictor.addons.identify import Identify
 from lictor.certs.authority import CLIENT_AUTH, SERVER_AUTH, Issuer, issue, new_key
+from lictor.certs.bundle import make_bundle
 from lictor.certs.domain import TrustDomain
 from lictor.certs.identities import Identities
+from lictor.certs.partners import Federated, Partners
 from lictor.certs.revocation import RevocationList
+from lictor.engine.engine import parse_mode
 from lictor.formats.errors import VerificationError
 
 
@@ -82,9 +86,9 @@ def test_no_certificate(make: Any, der: bytes) -> None:
     nobody(make(der)[0])
 
 
-def nobody(identify: Identify) -> None:
+def nobody(identify: Identify, one: Any = None) -> None:
     """The connection is refused, and no request on it has an identity."""
-    one = client()
+    one = one or client()
     identify.client_connected(one)
     assert one.error
     with pytest.raises(VerificationError, match="no identity"):
@@ -134,4 +138,28 @@ def test_no_revocation_list_nobody_is_good(make: Any, domain: TrustDomain) -> No
     identify.client_connected(one)
     domain.crl.unlink()
     with pytest.raises(VerificationError, match="revocation list"):
+        identify.peer(one)
+
+
+@pytest.mark.parametrize("mode", ["reverse:http://127.0.0.1:1", "regular"])
+def test_partners_call_where_work_comes_in_only(domain: TrustDomain, tmp_path: Path, mode: str) -> None:
+    partner = TrustDomain.create(tmp_path / "partner", "partner.internal")
+    cert = x509.load_pem_x509_certificate(partner.add_monitor("m").cert.read_bytes())
+    bundle = tmp_path / "bundle.json"
+    bundle.write_text(json.dumps(make_bundle(partner)))
+    revoked = RevocationList(domain.crl, domain.identity_ca.read_bytes())
+    partners = Partners(revoked.ca, [Federated("partner.internal", bundle)])
+    identities = Identities(domain.name, revoked, partners)
+    identify = Identify(lambda c: cert.public_bytes(Encoding.DER), identities, Clock())
+    one = client()
+    one.proxy_mode = parse_mode(mode)
+    if mode == "regular":
+        nobody(identify, one)
+        return
+    identify.client_connected(one)
+    assert identify.peer(one).spiffe_id == "spiffe://partner.internal/monitor/m"
+    partner.revoke_monitor("m")
+    bundle.write_text(json.dumps(make_bundle(partner)))
+    assert identify.no_longer_good() == [one]
+    with pytest.raises(VerificationError, match="revoked"):
         identify.peer(one)

@@ -16,6 +16,7 @@ from lictor.cli.chain import command
 from lictor.cli.chain_drawing import COLUMN, MARGIN, Drawing, draw
 from lictor.cli.chain_formats import to_dot, to_mermaid, to_svg
 from lictor.cli.chain_page import to_html
+from lictor.cli.evidence_view import chain_trees
 from lictor.evidence.bet import Bet
 from lictor.evidence.ect import Ect
 from lictor.verifier.chain import Chain, Node
@@ -61,6 +62,17 @@ def test_a_node_stands_in_the_middle_of_what_hangs_under_it() -> None:
     drawing = draw(chain_of({"a": (), "b": (), "b1": ("b",), "a1": ("a",), "a2": ("a",), "a3": ("a",)}))
     rows = {box.title.rpartition("/")[2]: box.y for box in drawing.boxes}
     assert rows["a1"] < rows["a2"] == rows["a"] < rows["a3"] < rows["b"] == rows["b1"]
+
+
+def test_where_agents_are_of_several_trust_domains_it_is_said_of_which() -> None:
+    chain = chain_of({"a": ()})
+    assert [box.title for box in draw(chain).boxes] == ["agent/a"]
+    other = Node(Ect("spiffe://y/monitor/m", "spiffe://y/agent/a", (), "z", "v", "a", (), 9, 600, {}, ""))
+    chain.nodes["v", "z"] = other
+    assert [box.title for box in draw(chain).boxes] == ["agent/a of x", "agent/a of y"]
+    tree = list(chain_trees(chain))[1]
+    assert "agent/a of y" in str(tree.children[0].label)
+    assert "by monitor/m of y" in str(tree.children[0].label)
 
 
 def test_workflows_stand_below_each_other() -> None:

@@ -15,6 +15,7 @@ from lictor.formats.keys import KeySigner
 from lictor.proxy.config import Config, load
 from lictor.proxy.federated import Federation, check_bundles
 from lictor.proxy.known_keys import KnownKeys
+from lictor.proxy.worker import _listeners
 
 OWN, PARTNER = "own.example", "partner.example"
 TEXT = """
@@ -128,3 +129,12 @@ def test_evidence_keys_of_partners(partner: TrustDomain, tmp_path: Path) -> None
     for kid, iss in ((theirs, f"spiffe://{OWN}/monitor/m"), (ours, f"spiffe://{PARTNER}/monitor/m")):
         with pytest.raises(VerificationError):
             keys.resolve(kid, iss)
+
+
+def test_only_the_listener_for_work_trusts_partners_cas(partner: TrustDomain, tmp_path: Path) -> None:
+    text = TEXT.replace("[identity]", 'ingress = "127.0.0.1:8444"\n[identity]')
+    ingress = f'[ingress]\nagent = "spiffe://{OWN}/agent/a"\nurn = "urn:test:a"\nupstream = "http://127.0.0.1:1"\n'
+    (tmp_path / "lictor.toml").write_text(text + TABLE + ingress)
+    loaded = load(tmp_path / "lictor.toml")
+    trusted = {one.mode: one.ssl.get_ca_certs() for one in _listeners(loaded, Federation(loaded, tmp_path)) if one.ssl}
+    assert {mode: len(cas) for mode, cas in trusted.items()} == {"regular": 1, "reverse:http://127.0.0.1:1": 2}
