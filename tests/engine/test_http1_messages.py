@@ -72,3 +72,20 @@ def test_an_empty_piece_is_not_written(kind: Any) -> None:
     """As a chunk it would be the last."""
     assert Messages.writable(SimpleNamespace(), kind(1, b"")) is None  # type: ignore[arg-type]
     assert Messages.writable(SimpleNamespace(), kind(1, b"x")) is not None  # type: ignore[arg-type]
+
+
+EVIDENCE = b"0\r\nBehavioral-Evidence: b\r\nExecution-Context: n\r\nTE: x\r\n\r\n"
+
+
+def test_evidence_after_an_answer_is_kept_for_who_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The addon that counts answers; here there is none, so it is seen to get there."""
+    middle = Middle(monkeypatch, HTTP1, HTTP1)
+    request1(middle)
+    middle.send(middle.servers[0], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + EVIDENCE)
+    assert b"0\r\nbehavioral-evidence: b\r\nexecution-context: n\r\n\r\n" in middle.take(middle.client)
+
+
+def test_evidence_after_a_request_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    middle = Middle(monkeypatch, HTTP1, HTTP1)
+    middle.send(middle.client, CHUNKED + EVIDENCE)
+    assert middle.take(middle.servers[0]).endswith(b"0\r\n\r\n")

@@ -126,3 +126,18 @@ async def test_an_outcome_that_waits_for_the_disk_is_not_told_twice(run: Callabl
     await telling
     assert running.outcomes() == {seq: {"status": 200}}
     await running.crash()
+
+
+async def test_an_outcome_that_is_known_does_not_go_with_the_worker(run: Callable[[], Running]) -> None:
+    """As while more is fetched of what goes into it."""
+    running = run()
+    worker = object()
+    seq = await running.act(source=worker)
+    running.recorder.take_over(seq)
+    running.recorder.take_over(seq + 99)
+    await running.recorder.lost(worker)
+    assert running.outcomes() == {}
+    await running.recorder.record_outcome(OutcomeDraft(seq, {"status": 200}))
+    await running.ledger.commit()
+    assert running.outcomes() == {seq: {"status": 200}}
+    await running.crash()

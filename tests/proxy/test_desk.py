@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lictor.evidence.entry import ActionDraft, Receipt
+from lictor.evidence.entry import ActionDraft, Receipt, Tokens
 from lictor.evidence.runs import Receipts, Run, encode
 from lictor.formats.errors import FormatError, LedgerError
 from lictor.proxy.desk import MAX_COMMON, Desk
@@ -162,3 +162,80 @@ async def test_what_hangs_is_not_waited_for_for_ever() -> None:
     desk = desk_of(Recorder())
     desk.take(run(1, action()), Frames(), None)  # type: ignore[arg-type]
     await desk.settle(0.01)
+
+
+class Apart:
+    """Stands for the monitors of others."""
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+        self.go_on = asyncio.Event()
+
+    async def deliver(self, urn: str, request: str, tokens: Tokens) -> str:
+        self.done.append((urn, request, tokens))
+        return "no"
+
+    async def take(self, peer: str, request: str) -> Tokens:
+        return Tokens((f"{peer}/{request}",))
+
+    def leave(self, peer: str, nodes: list[str], tokens: Tokens) -> None:
+        self.done.append((peer, nodes, tokens))
+
+    async def fetch(self, urn: str, node: str, outcome: dict[str, Any]) -> dict[str, Any]:
+        await self.go_on.wait()
+        return {**outcome, "from": [urn, node]}
+
+
+class Delegated(Recorder):
+    """With a delegation that is open."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(error)
+        self.outcomes: list[Any] = []
+
+    async def delegation_response(self, node: str) -> Tokens:
+        self.asked.append(f"response of {node}")
+        return Tokens(("node",), ("bet",))
+
+    def take_over(self, seq: int) -> None:
+        self.asked.append(f"take over {seq}")
+
+    def enter_outcome(self, draft: Any) -> None:
+        super().enter_outcome(draft)
+        self.outcomes.append((draft.outcome_of, draft.outcome))
+
+
+async def test_evidence_that_goes_apart() -> None:
+    recorder, apart, frames = Delegated(), Apart(), Frames()
+    desk = Desk(recorder, apart)  # type: ignore[arg-type]
+    tokens = {"execution_context": ["n"], "behavioral_evidence": ["b"], "checkpoint": []}
+    desk.take([1, "deliver", ["urn:x", "request", tokens]], frames, None)  # type: ignore[arg-type]
+    desk.take([2, "take", ["spiffe://p", "request"]], frames, None)  # type: ignore[arg-type]
+    desk.take([3, "leave", ["node-b", "spiffe://p", ["node-a"]]], frames, None)  # type: ignore[arg-type]
+    await desk.settle(5)
+    taken, left = Tokens(("spiffe://p/request",)), Tokens(("node",), ("bet",))
+    assert frames.sent == [[1, True, "no"], [2, True, taken], [3, True, left]]
+    assert apart.done == [("urn:x", "request", Tokens(["n"], ["b"], [])), ("spiffe://p", ["node-a"], left)]  # type: ignore[arg-type]
+    assert recorder.asked == ["response of node-b"]
+
+
+async def test_an_outcome_that_waits_for_more_is_the_control_process_own() -> None:
+    recorder, apart, frames = Delegated(), Apart(), Frames()
+    desk = Desk(recorder, apart)  # type: ignore[arg-type]
+    draft = {"outcome_of": 1, "outcome": {"status": 200}}
+    desk.take([0, "fetch", [draft, "urn:x", "node-a"]], frames, None)  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert (recorder.asked, recorder.outcomes) == (["take over 1"], [])
+    apart.go_on.set()
+    await desk.settle(5)
+    assert recorder.outcomes == [(1, {"status": 200, "from": ["urn:x", "node-a"]})]
+    assert frames.sent == []
+
+
+async def test_an_outcome_with_more_that_cannot_be_recorded_harms_nobody() -> None:
+    apart, frames = Apart(), Frames()
+    apart.go_on.set()
+    desk = Desk(Delegated(LedgerError("x")), apart)  # type: ignore[arg-type]
+    desk.take([0, "fetch", [{"outcome_of": 1, "outcome": {}}, "urn:x", "n"]], frames, None)  # type: ignore[arg-type]
+    await desk.settle(5)
+    assert frames.sent == []
