@@ -68,6 +68,8 @@ GOOD: dict[str, Any] = {"urn": "urn:example:a", "kind": "tool", "match": ("https
         pytest.param({"lists": "all"}, 'need protocol = "mcp"', id="lists without MCP"),
         pytest.param({"pins": Path("p.json")}, 'need protocol = "mcp"', id="pins without MCP"),
         pytest.param({"changed_tools": "flag"}, 'need protocol = "mcp"', id="changed_tools without MCP"),
+        pytest.param({"monitor": "spiffe://x.test/monitor/b"}, "it needs agent too", id="monitor without agent"),
+        pytest.param({"evidence": "https://b.example"}, "it needs monitor too", id="evidence without monitor"),
         pytest.param({"match": ()}, "matches nothing", id="no pattern"),
         pytest.param({"match": ("https://h.example",)}, "urn:example:a: .* has no path", id="pattern without path"),
         pytest.param({"match": ("https://h.example/",) * 2}, "can name only one", id="pattern twice"),
