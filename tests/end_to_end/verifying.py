@@ -23,6 +23,7 @@ from end_to_end.world import START_S, Monitor, Outside, Server, binding, free_po
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import evidence_jwk
 from lictor.cli import cli
+from lictor.cli.init import write_binding
 
 AGENT = "spiffe://test.internal/agent/default"
 
@@ -135,6 +136,10 @@ class Place:
     def get(self, path: str = "/open/x", agent: str = "default") -> Answer:
         with Wire(self.monitor, self.monitor.agent_context(agent)) as wire:
             return wire.tunnel(f"localhost:{self.server.port}").request("GET", path)
+
+    def binds(self, name: str, document: dict[str, Any]) -> None:
+        """Another binding for the monitor."""
+        write_binding(self.monitor.path / "bindings" / f"{name}.json", document, self.monitor.domain)
 
     def all_there(self) -> None:
         """Everything that the monitor has issued is with the Verifier, and once."""
