@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import re
+import shutil
 import ssl
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +31,8 @@ from lictor.cli import cli
 IDS = {name: f"spiffe://test.internal/agent/orders-{name}" for name in "abc"}
 URNS = {name: f"urn:test:agent:{name}" for name in "abc"}
 BOSS, GONE, HOLDER = (f"spiffe://test.internal/agent/orders-{name}" for name in ("boss", "gone", "holder"))
+AUDIENCE = "https://orchestrator.example.org"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "orders.md"
 MESSAGE = {"jsonrpc": "2.0", "id": 7, "method": "SendMessage", "params": {"message": {"messageId": "m", "parts": []}}}
 Headers = list[tuple[str, str]]
 
@@ -60,6 +67,7 @@ class Place:
     server: Endless
     domain: TrustDomain
     orders_port: int
+    told: Path
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8))
 
     def lictor(self, at: str, *arguments: str, code: int = 0) -> Any:
@@ -86,6 +94,12 @@ class Place:
         """What b gets of the server."""
         with self.wire("b", self.server.port) as wire:
             return wire.request("GET", path, *(f"{name}: {value}" for name, value in lines))
+
+    def to_nowhere(self) -> Answer:
+        """What b is told of a host that it may not reach."""
+        monitor = self.monitors["b"]
+        with Wire(monitor, monitor.agent_context("orders-b")) as wire:
+            return wire.connect("nowhere.example:443")
 
     def stream(self, stack: contextlib.ExitStack, lines: Headers) -> Wire:
         """A stream that b has opened."""
@@ -133,12 +147,36 @@ class Place:
         self.server.go_on.clear()
 
 
+@contextlib.contextmanager
+def receiver(folder: Path, outside: Outside, evidence: Path, port: int) -> Iterator[None]:
+    """The one of docs/orders.md; what it prints goes to the file `told`."""
+    for name, file in (("server.pem", outside.cert), ("server.key", outside.key), ("evidence.pem", evidence)):
+        shutil.copy(file, folder / name)
+    [program] = re.findall(r"```python\n(import http.server.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert AUDIENCE in program
+    with (folder / "told").open("w") as out:
+        command = [sys.executable, "-c", program, str(port)]
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+
 @pytest.fixture(scope="module")
-def shared(share_monitor: Callable[..., Monitor], outside: Outside, domain: TrustDomain) -> Iterator[Place]:
+def shared(
+    share_monitor: Callable[..., Monitor],
+    outside: Outside,
+    domain: TrustDomain,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Place]:
     agents, monitors, orders = {one: Agent() for one in "bc"}, {}, free_port()
     for name in ("a", "b", "c", "boss", "gone", "holder"):
         domain.add_agent(f"orders-{name}")
     some = f'{{ "{HOLDER}" = ["hold"] }}'
+    hook = free_port()
+    webhook = f'[[webhook]]\nurl = "https://localhost:{hook}/"\naudience = "{AUDIENCE}"\nca = "{outside.ca}"\n'
     with contextlib.closing(Endless(outside)) as server:
         document = binding(delegation=[*URNS.values()], data_source_access=["urn:test:x"])
         for one in "abc":
@@ -149,7 +187,7 @@ def shared(share_monitor: Callable[..., Monitor], outside: Outside, domain: Trus
                 {"main": document},
                 target("urn:test:x", "data_source", f"https://localhost:{server.port}/**"),
                 ingress.format(agents[one].port) if one in agents else "",
-                more + (f'[orders]\nfrom = ["{BOSS}", "{GONE}"]\nallow = {some}\n' if one == "b" else ""),
+                more + (f'[orders]\nfrom = ["{BOSS}", "{GONE}"]\nallow = {some}\n{webhook}' if one == "b" else ""),
                 orders=orders if one == "b" else 0,
                 start=False,
             )
@@ -159,8 +197,11 @@ def shared(share_monitor: Callable[..., Monitor], outside: Outside, domain: Trus
                 config.write(target(URNS[callee], "agent", f"{url}**", agent=IDS[callee]))
         with ThreadPoolExecutor() as pool:
             [*pool.map(Monitor.start, monitors.values())]
-        made = Place(monitors, agents, server, domain, orders)
-        yield made
+        folder = tmp_path_factory.mktemp("receiver")
+        made = Place(monitors, agents, server, domain, orders, folder / "told")
+        evidence = domain.monitor(monitors["b"].name).evidence_cert
+        with receiver(folder, outside, evidence, hook):
+            yield made
         made.finish()
         server.go_on.set()
         for agent in agents.values():
@@ -227,6 +268,21 @@ def test_a_hold_ends_when_its_time_is_up(place: Place) -> None:
     ended = place.monitors["b"].wait_for(lambda e: e["action_parameters"].get("hold") == held["hold"])
     assert (ended["action_parameters"]["by"], ended["action_parameters"]["why"]) == ("monitor", "its time is up")
     assert place.order("holds", "orders-holder") == (200, [])
+
+
+def test_a_receiver_is_told(place: Place) -> None:
+    """By the program that the documentation shows, also of what it was not there to hear at first."""
+    assert reason(place.to_nowhere()) == "default_deny"
+    held = place.lictor("b", "agent", "hold", "orders-c")
+    place.lictor("b", "agent", "unhold", "orders-c")
+
+    def told() -> list[list[str]]:
+        return [line.split() for line in place.told.read_text().splitlines()]
+
+    wanted = [(IDS["b"], "violation"), (IDS["c"], "hold-demanded"), (IDS["c"], "hold-ended")]
+    until(lambda: [(agent, event.rpartition(":")[2]) for _, agent, event in told()][-3:] == wanted)
+    assert len({jti for jti, _, _ in told()}) == len(told())
+    assert held["agent"] == IDS["c"]
 
 
 NODE = "11111111-1111-4111-8111-111111111111"

@@ -204,14 +204,14 @@ async def test_everything_of_an_agent_in_quarantine_is_denied(world: World, auth
     await world.ledger.close()
 
 
-def letting(agent: str = A, target: str = "urn:x:tool", type_: str = "tool_call", decision: str = "allow") -> ActionDraft:
+def letting(agent: str = A, target: str = "urn:xx:tool", type_: str = "tool_call", decision: str = "allow") -> ActionDraft:
     return ActionDraft(agent, type_, target, {}, decision, "allowed", [])
 
 
 async def test_a_demanded_hold_is_for_what_it_says(world: World, authority: Any) -> None:
     made = authority()
     world.demanded.put(
-        A, "user:me", "odd", None, {"action_types": ["tool_call"], "targets": ["urn:x:*"], "workflow": "w"}
+        A, "user:me", "odd", None, {"action_types": ["tool_call"], "targets": ["urn:xx:*"], "workflow": "w"}
     )
 
     def judged(draft: ActionDraft, wid: str = "w") -> tuple[str, str]:
