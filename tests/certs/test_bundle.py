@@ -170,6 +170,7 @@ def not_self_signed(document: Document, domain: TrustDomain, other: TrustDomain)
         builder = builder.add_extension(extension.value, extension.critical)
     cert = builder.sign(issuer(other).key, ca.cert.signature_hash_algorithm)  # type: ignore[arg-type]
     document["keys"] = [{**document["keys"][0], "x5c": [der64(cert)]}]
+    document["lictor_crl"] = crl64(Issuer(cert, ca.key))
 
 
 BAD: dict[str, tuple[Callable[[Document, TrustDomain, TrustDomain], object], str]] = {

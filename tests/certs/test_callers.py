@@ -1,0 +1,125 @@
+"""Listeners over mutual TLS: whom they let in, of this trust domain and of partners, looked at with every request."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from cryptography import x509
+
+from lictor.certs.authority import CLIENT_AUTH, Issuer, issue, new_key, pem
+from lictor.certs.bundle import make_bundle
+from lictor.certs.callers import CALLER, Callers, Listener
+from lictor.certs.contexts import client_context
+from lictor.certs.domain import TrustDomain
+from lictor.certs.partners import Federated
+from lictor.formats.keys import write_private
+
+OWN, PARTNER = "own.example", "partner.example"
+
+
+@dataclass
+class World:
+    folder: Path
+    domains: dict[str, TrustDomain]
+
+    def listener(self, *partners: Federated) -> Listener:
+        own = self.domains[OWN]
+        files = own.monitor("m")
+        return Listener("listen.test", files.cert, files.key, own.identity_ca, own.crl, OWN, partners)
+
+    def export(self) -> Federated:
+        path = self.folder / "bundle.json"
+        path.write_text(json.dumps(make_bundle(self.domains[PARTNER])))
+        return Federated(PARTNER, path)
+
+    def caller(self, ca: str, uri: str) -> ssl.SSLContext:
+        path, key = self.domains[ca].path, new_key()
+        issuer = Issuer.load(path / "identity-ca.pem", path / "identity-ca.key")
+        names = [x509.UniformResourceIdentifier(uri)]
+        cert = issue(issuer, key.public_key(), subject="x", usages=[CLIENT_AUTH], names=names, days=1)
+        files = self.folder / "caller.pem", self.folder / "caller.key"
+        files[0].write_bytes(pem(cert))
+        files[1].unlink(missing_ok=True)
+        write_private(files[1], key)
+        return client_context(self.domains[OWN].identity_ca, *files)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    domains = {name: TrustDomain.create(tmp_path / name, name) for name in (OWN, PARTNER)}
+    for domain in domains.values():
+        domain.add_monitor("m")
+    return World(tmp_path, domains)
+
+
+async def call(listener: Listener, context: ssl.SSLContext, between: Callable[[], object]) -> list[tuple[int, str]]:
+    """Two requests on one connection, with something between them; what is answered to them."""
+    callers = Callers(listener, 1024)
+
+    async def say(request: web.Request) -> web.Response:
+        return web.Response(text=request[CALLER])
+
+    callers.app.router.add_get("/", say)
+    await callers.start("127.0.0.1", 0)
+    assert callers._server is not None
+    port = callers._server.sockets[0].getsockname()[1]
+
+    def ask() -> list[tuple[int, str]]:
+        connection, answers = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=15), []
+        for action in (between, lambda: None):
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            answers.append((answer.status, answer.read().decode().strip()))
+            action()
+        connection.close()
+        return answers
+
+    try:
+        return await asyncio.to_thread(ask)
+    finally:
+        await callers.stop()
+
+
+async def test_partners_where_they_are_let_in(world: World) -> None:
+    uri = f"spiffe://{PARTNER}/monitor/x"
+    listener, context = world.listener(world.export()), world.caller(PARTNER, uri)
+    assert await call(listener, context, lambda: None) == [(200, uri)] * 2
+    with pytest.raises((ssl.SSLError, OSError)):
+        await call(world.listener(), context, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("ca", "uri", "said"),
+    [
+        (PARTNER, f"spiffe://{OWN}/monitor/m", "not signed by the identity CA of own"),
+        (OWN, f"spiffe://{PARTNER}/monitor/m", "not signed by the identity CA of partner"),
+        (PARTNER, "spiffe://third.example/monitor/m", "of the trust domain third"),
+    ],
+)
+async def test_who_names_another_domain(world: World, ca: str, uri: str, said: str) -> None:
+    answers = await call(world.listener(world.export()), world.caller(ca, uri), lambda: None)
+    assert [status for status, _ in answers] == [403] * 2
+    assert said in answers[0][1]
+
+
+async def test_a_partner_that_is_revoked_is_refused_at_its_next_request(world: World) -> None:
+    listener, partner = world.listener(world.export()), world.domains[PARTNER]
+    files = partner.monitor("m")
+    context = client_context(world.domains[OWN].identity_ca, files.cert, files.key)
+
+    def revoke() -> None:
+        partner.revoke_monitor("m")
+        world.export()
+
+    assert await call(listener, context, revoke) == [
+        (200, f"spiffe://{PARTNER}/monitor/m"),
+        (403, f"the certificate of spiffe://{PARTNER}/monitor/m is revoked"),
+    ]
