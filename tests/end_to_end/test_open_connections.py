@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -47,6 +49,40 @@ def place(share_monitor: Callable[..., Monitor], outside: Outside) -> Iterator[P
             more=f'[interception]\nupstream_ca = "{outside.ca}"\n',
         )
         yield Place(monitor, talker, server, outside)
+
+
+def test_a_hold_lets_messages_wait_and_ends_tunnels(place: Place) -> None:
+    """What is on an open WebSocket is judged message by message; into a tunnel nobody sees."""
+    monitor, agent = place.monitor, "on-hold"
+    monitor.domain.add_agent(agent)
+    context, since = monitor.agent_context(agent), len(monitor.entries())
+    with contextlib.ExitStack() as stack:
+        socket, tunnel = (stack.enter_context(Wire(monitor, context)) for _ in range(2))
+        assert upgrade(socket, f"localhost:{place.talker.port}", "/chat", *HANDSHAKE).status == 101
+        assert tunnel.connect(f"localhost:{place.server.port}").status == 200
+        trusting = ssl.create_default_context(cafile=str(place.outside.ca))
+        trusting.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        assert tunnel.tls("localhost", trusting).request("GET", "/a", host="x").status == 200
+        held = lictor(place, "agent", "hold", agent)
+        assert len(held["ended"]) == 1
+        with contextlib.suppress(OSError, EOFError):
+            assert tunnel.read_rest() == b""
+        socket.send(frame(TEXT, b"hello"))
+        for _ in range(2):  # what the agent says, and what it is told
+            [one] = until(lambda: lictor(place, "approve")["waiting"])
+            assert one["action_type"] == "websocket_message"
+            lictor(place, "approve", str(one["seq"]))
+        assert read_frame(socket) == (TEXT, b"hello")
+        lictor(place, "agent", "unhold", agent)
+    ended = monitor.wait_for(lambda e: e.get("outcome_of") == held["ended"][0], since)["outcome"]
+    assert (ended["error"], ended["closed_by"]) == ("hold_demanded", "monitor")
+    monitor.wait_for(lambda e: e.get("outcome", {}).get("status") == 101, since)
+
+
+def lictor(place: Place, *arguments: str) -> Any:
+    done = CliRunner().invoke(cli, [*arguments, "-c", str(place.monitor.config), "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
 
 
 def end_by_rules(place: Place, agent: str) -> None:
