@@ -1,7 +1,8 @@
-"""Delegation chains of every shape, over four monitors with an agent behind each: both ends agree, the chain verifies.
+"""Delegation chains of every shape, over five monitors with an agent behind each: both ends agree, the chain verifies.
 
 The agents are plain HTTP servers that hand work on as the message tells them, through their own monitor. What they pass
-on of what they got (the evidence, the trace, or nothing) is all that tells their monitor which work a call belongs to.
+on of what they got is all that tells their monitor which work a call belongs to: the evidence, the trace (by hand, or
+by the SDK of OpenTelemetry, each agent with spans of its own), or nothing.
 """
 
 from __future__ import annotations
@@ -10,21 +11,26 @@ import http.server
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import httpx
 import pytest
 from end_to_end.world import Monitor, Server, binding, target, until
+from opentelemetry.context import get_current
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from lictor.certs.domain import TrustDomain
 from lictor.cli import main
 
-NAMES = "abcd"
+NAMES = "abcde"
 MEET_S = 15
-HOW = {"execution-context": "asserted", "traceparent": "traced", "": "inferred"}
+TELEMETRY = "opentelemetry"
+HOW = {"execution-context": "asserted", "traceparent": "traced", TELEMETRY: "traced", "": "inferred"}
 """What agents pass on, and what the log then says of how the work was found that a call belongs to."""
 
 
@@ -41,6 +47,8 @@ class Work:
 def work(to: str, *parts: Work, **more: bool) -> Work:
     return Work(to, parts, **more)
 
+
+TRACE_CONTEXT = TraceContextTextMapPropagator()
 
 passing = pytest.mark.parametrize("passed", HOW, ids=lambda name: name or "nothing")
 
@@ -59,6 +67,7 @@ class Agent(Server):
     def __init__(self, name: str) -> None:
         super().__init__(None)
         self.name = name
+        self._spans = TracerProvider().get_tracer(name)
         self._meeting = threading.Barrier(2)
 
     def join(self, monitor: Monitor, urls: dict[str, str]) -> None:
@@ -76,7 +85,8 @@ class Agent(Server):
         headers = [(name, value) for name, value in handler.headers.items() if name.lower() == passed]
         if told["meet"]:
             self._meeting.wait(MEET_S)
-        answers = self.hand_on(told, headers, passed)
+        with self.span(dict(handler.headers.items())):
+            answers = self.hand_on(told, headers, passed)
         if told["meet"]:
             self._meeting.wait(MEET_S)
         data = json.dumps(answers).encode()
@@ -85,14 +95,24 @@ class Agent(Server):
         handler.end_headers()
         handler.wfile.write(data)
 
+    def span(self, headers: Mapping[str, str]) -> AbstractContextManager[Any]:
+        """What is done within belongs to the trace that these headers name; without any, to a new one."""
+        caller = TRACE_CONTEXT.extract({name.lower(): value for name, value in headers.items()})
+        return self._spans.start_as_current_span(self.name, caller)
+
     def hand_on(self, told: dict[str, Any], headers: list[tuple[str, str]], passed: str) -> list[str]:
         """What went wrong, if anything."""
+        context = get_current()
 
         def send(part: dict[str, Any]) -> str:
             message = {"messageId": str(uuid.uuid4()), "parts": [], "metadata": {"work": part}}
             params = {"message": message, "metadata": {"passed": passed}}
             body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params}
-            answer = self._http.post(self._urls[part["to"]], json=body, headers=headers)
+            carrier = dict(headers)
+            if passed == TELEMETRY:
+                with self._spans.start_as_current_span(f"to {part['to']}", context):
+                    TRACE_CONTEXT.inject(carrier)
+            answer = self._http.post(self._urls[part["to"]], json=body, headers=carrier)
             return "" if answer.status_code == 200 else f"{self.name} to {part['to']}: {answer.text}"
 
         if not told["at_once"]:
@@ -114,8 +134,10 @@ class Shapes:
 
     def begin(self, passed: str, begun: Work) -> None:
         """The agent `begun.to` begins on its own, in a trace of its own."""
-        trace = [("traceparent", f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-01")]
-        assert self.agents[begun.to].hand_on(asdict(begun), trace, passed) == []
+        trace = {"traceparent": f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-01"}
+        agent = self.agents[begun.to]
+        with agent.span(trace):
+            assert agent.hand_on(asdict(begun), [] if passed == TELEMETRY else [*trace.items()], passed) == []
 
     def entries(self, name: str) -> list[dict[str, Any]]:
         """Of delegations."""
@@ -202,11 +224,11 @@ def hows(shapes: Shapes, name: str, edges: dict[str, str]) -> set[str]:
 
 @passing
 def test_a_line(shapes: Shapes, verified: Any, passed: str) -> None:
-    shapes.begin(passed, work("a", work("b", work("c", work("d")))))
+    shapes.begin(passed, work("a", work("b", work("c", work("d", work("e"))))))
     edges, nodes = verified()
-    assert sorted(edges.values()) == ["ab", "bc", "cd"]
-    assert ways(edges, nodes, "cd") == ["a b c"]
-    assert hows(shapes, "b", edges) == hows(shapes, "c", edges) == {HOW[passed]}
+    assert sorted(edges.values()) == ["ab", "bc", "cd", "de"]
+    assert ways(edges, nodes, "de") == ["a b c d"]
+    assert hows(shapes, "b", edges) == hows(shapes, "c", edges) == hows(shapes, "d", edges) == {HOW[passed]}
 
 
 @passing
