@@ -96,6 +96,21 @@ def test_what_a_request_is_known_by() -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (request(CONTEXT, body=b"{}"), request((b"Execution-Context", b"lin"), body=b"e{}")),
+        (
+            request((b"Signature-Input", b"x"), (b"Signature", b"y")),
+            request(*((b"Signature-Input", line) for line in (b"x", b"signature", b"y"))),
+        ),
+    ],
+)
+def test_no_other_request_is_known_by_the_same(one: http.Request, other: http.Request) -> None:
+    """Its parts are told apart, whatever stands in them."""
+    assert request_digest(one) != request_digest(other)
+
+
+@pytest.mark.parametrize(
     ("target", "headers", "reason", "by"),
     [
         (Target(URN, "agent", (), "a2a"), (), "allowed", None),
