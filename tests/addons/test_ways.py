@@ -100,7 +100,7 @@ def test_what_a_request_is_known_by() -> None:
     [
         (request(CONTEXT, body=b"{}"), request((b"Execution-Context", b"lin"), body=b"e{}")),
         (
-            request((b"Signature-Input", b"x"), (b"Signature", b"y")),
+            request((b"Signature-Input", b"x"), (b"Signature", b"y"), (b"Signature", b"signature")),
             request(*((b"Signature-Input", line) for line in (b"x", b"signature", b"y"))),
         ),
     ],
