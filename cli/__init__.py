@@ -23,7 +23,7 @@ COMMANDS = {
     "agent": "identities: add, list, revoke, rotate, quarantine, release, hold, holds, unhold",
     "approve": "decide on actions that are held",
     "delegation": "delegations of a running monitor: list, revoke",
-    "monitor": "a monitor's keys: rotate-evidence, retire-evidence, revoke",
+    "monitor": "a monitor's keys, and what it says of itself: show, verify, digest",
     "federation": "trust bundles to exchange with other trust domains: export, show",
     "signer": "an evidence key in a process of its own",
     "binding": "policies: check, sign, verify, explain, learn, replay",

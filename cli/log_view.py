@@ -94,12 +94,21 @@ def report_table(report: LogReport) -> Table:
         + _more(report.bets_beyond, "reach beyond the end"),
         "ECTs": f"{report.ects} minted here"
         + _more(report.ects_foreign, "of other monitors (see lictor chain verify)"),
+        **_described(report),
         **_witnessed(report),
         "open": f"{report.uncovered} entries are under no BET of this file",
     }
     for name, value in rows.items():
         table.add_row(name, Text(value))
     return table
+
+
+def _described(report: LogReport) -> dict[str, str]:
+    if report.described is None:
+        return {}
+    told = "once" if report.descriptions == 1 else f"{report.descriptions} times"
+    last = f"lictor {report.described.version}, package {report.described.package}"
+    return {"monitor": plain(f"described itself {told} (last: {last}), and every BET names the one in force")}
 
 
 def _witnessed(report: LogReport) -> dict[str, str]:

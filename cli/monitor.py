@@ -1,4 +1,4 @@
-"""`lictor monitor`: the keys of a monitor."""
+"""`lictor monitor`: the keys of a monitor, and what it says of itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import click
 
 from ..certs.domain import MONITOR_DAYS, TrustDomain
 from ..certs.evidence_keys import evidence_jwk
+from . import monitor_describe
 from .agent import trust_option
 from .output import console, json_option, print_json
 
 
 @click.group("monitor")
 def command() -> None:
-    """The keys of a monitor: rotate-evidence, retire-evidence, revoke."""
+    """A monitor's keys: rotate-evidence, retire-evidence, revoke; what it says of itself: show, verify, digest."""
+
+
+for _said in (monitor_describe.show, monitor_describe.verify, monitor_describe.digest):
+    command.add_command(_said)
 
 
 @command.command("rotate-evidence")

@@ -9,6 +9,7 @@ import asyncio
 import functools
 import os
 import signal
+import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -86,7 +87,7 @@ def sources(named: Iterable[str], trust: Path | None, config: Path, auditor: Aud
     if not urls:
         yield [Source(name, Path(name)) for name in names]
         return
-    asking = _Asking(trust, config, auditor)
+    asking = Asking(trust, config, auditor)
     with _ended_in_order(), tempfile.TemporaryDirectory(prefix="lictor-") as folder:
         found = {}
         for number, (name, url) in enumerate(urls.items()):
@@ -107,8 +108,11 @@ def named_in(text: str, found: Iterable[Source]) -> str:
     return text
 
 
-class _Asking:
+class Asking:
+    """Asks the APIs of monitors of one trust domain."""
+
     def __init__(self, trust: Path | None, config: Path, auditor: Auditor) -> None:
+        """Raises UsageError for what is missing."""
         if (auditor.cert is None) != (auditor.key is None):
             raise UsageError("--cert and --key go together; one of them is missing")
         if trust is None and not config.exists():
@@ -120,15 +124,19 @@ class _Asking:
             raise UsageError(f"there is no certificate {self._cert}: say who asks with --as NAME, or --cert and --key")
         self._most = int(auditor.limit_gib * _GIB)
 
-    def fetch(self, name: str, url: str, path: Path) -> Source:
-        """Raises UsageError, and VerificationError for what is not the log of the monitor there."""
+    def by_tls(self) -> tuple[ssl.SSLContext, ExpectedServer]:
+        """How to ask, and who may answer. Raises UsageError for files that cannot be used."""
         try:
             crl = self._ca.parent / "crl.pem"
             trust_domain = trust_domain_of(x509.load_pem_x509_certificate(self._ca.read_bytes()))
             expected = ExpectedServer(f"spiffe://{trust_domain}/monitor/*", trust_domain, self._ca, crl)
         except (OSError, ValueError, VerificationError) as e:
             raise UsageError(f"the trust domain of {self._ca} cannot be used: {e}") from None
-        context = client_context(self._ca, self._cert, self._key)
+        return client_context(self._ca, self._cert, self._key), expected
+
+    def fetch(self, name: str, url: str, path: Path) -> Source:
+        """Raises UsageError, and VerificationError for what is not the log of the monitor there."""
+        context, expected = self.by_tls()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "wb") as out, progress_bar(f"fetching {name}", "entries") as progress:

@@ -17,7 +17,7 @@ import orjson
 from ..certs.evidence_keys import EvidenceKeys
 from ..evidence import ect
 from ..evidence.checkpoint import Checkpoint, Verifier, verify_checkpoint
-from ..evidence.entry import RETENTION
+from ..evidence.entry import DESCRIPTION, RETENTION
 from ..evidence.export import (
     CosignedLine,
     Document,
@@ -38,11 +38,13 @@ from ..formats import base64url, jws
 from ..formats.canonical import canonical
 from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import FormatError, VerificationError
+from .described import DescribedCheck
 from .report import ErasedUnder, Found, LogReport, Problem, Verdict
 from .window_check import WindowCheck
 from .witnessed import WitnessCheck
 
 _SQLITE = b"SQLite format 3\x00"
+_OF_ITSELF = (RETENTION, DESCRIPTION)
 TOLD_EVERY = 4096
 """Lines after which `progress` is told how far the verification is."""
 Progress = Callable[[int, int], object]
@@ -107,6 +109,7 @@ class _LogCheck:
         self._checkpoint: Checkpoint | None = None
         self._windows = WindowCheck("", self._keys.resolve)
         self._witnesses = WitnessCheck(policy)
+        self._described = DescribedCheck()
         self._time = 0.0
         self._rules: dict[str, ErasedUnder] = {}
         self._proved = self._ects = self._foreign = self._beyond = 0
@@ -182,8 +185,8 @@ class _LogCheck:
         self._check_order(entry, expected)
         try:
             self._windows.entry(expected, entry["timestamp"], data, entry)
-            if entry.get("action_type") == RETENTION and entry["agent_id"] == f"spiffe://{self._header.origin}":
-                self._announced(entry)
+            if entry.get("action_type") in _OF_ITSELF and entry["agent_id"] == f"spiffe://{self._header.origin}":
+                self._announced(entry) if entry["action_type"] == RETENTION else self._described.entry(entry)
         except (KeyError, TypeError, AttributeError) as e:
             raise Found.bad("an entry lacks what entries have", "agent_id, behaviors, …", repr(e), expected) from None
         self._append(leaf)
@@ -193,6 +196,7 @@ class _LogCheck:
         tree.append(leaf)
         self._witnesses.reached(tree)
         if windows.wants_root(tree.size):
+            self._described.bets(windows.resting_on(tree.size))
             windows.root(tree.size, tree.root(), self._proved)
             self._proved = tree.size
 
@@ -202,6 +206,7 @@ class _LogCheck:
         self.in_entries = True
         if record.seq != self.tree.size:
             raise Found.bad("an erased entry stands where another belongs", f"seq {self.tree.size}", f"{record.seq}")
+        self._described.erased = True
         self._append(record.leaf)
         self._windows.erased = self.tree.size
 
@@ -280,6 +285,8 @@ class _LogCheck:
             erased=self._windows.erased,
             erased_under=tuple(self._rules.values()) if self._windows.erased else (),
             bets_erased=self._windows.unknowable,
+            descriptions=self._described.count,
+            described=self._described.newest,
         )
 
 

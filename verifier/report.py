@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ..evidence.description import Description
 from ..formats.errors import VerificationError
 
 Verdict = Literal["intact", "prefix_only", "gap", "bad"]
@@ -47,6 +48,7 @@ class LogReport:
     `witnessed` entries are under a checkpoint that `witnesses` signed, as many as were asked for.
     Of the first `erased` entries, which are counted in `entries`, only the leaf hashes are left; `erased_under` says by
     what rules, and `bets_erased` BETs over them are signed and in sequence, but cannot be computed again.
+    The monitor described itself `descriptions` times in these entries, the last time as `described`.
     """
 
     verdict: Verdict
@@ -66,6 +68,8 @@ class LogReport:
     erased: int = 0
     erased_under: tuple[ErasedUnder, ...] = ()
     bets_erased: int = 0
+    descriptions: int = 0
+    described: Description | None = None
 
     @property
     def exit_code(self) -> int:

@@ -142,6 +142,10 @@ class WindowCheck:
         _note_doubt(agent, entry)
         agent.windows.action(seq, data, entry["behaviors"], entry["decision"])
 
+    def resting_on(self, size: int) -> list[Bet]:
+        """The BETs that rest on the first `size` entries."""
+        return self._roots.get(size, [])
+
     def root(self, size: int, root: bytes, proved: int) -> None:
         """Compare the tree's root at `size` entries with the BETs that rest on it; `proved` entries are known good."""
         for one in self._roots.pop(size, ()):

@@ -204,7 +204,9 @@ async def test_everything_of_an_agent_in_quarantine_is_denied(world: World, auth
     await world.ledger.close()
 
 
-def letting(agent: str = A, target: str = "urn:xx:tool", type_: str = "tool_call", decision: str = "allow") -> ActionDraft:
+def letting(
+    agent: str = A, target: str = "urn:xx:tool", type_: str = "tool_call", decision: str = "allow"
+) -> ActionDraft:
     return ActionDraft(agent, type_, target, {}, decision, "allowed", [])
 
 
