@@ -6,6 +6,7 @@ OpenSSL, given several roots, lets each of them vouch for every name. What is ch
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -38,10 +39,18 @@ def trust_domain_of(ca: x509.Certificate) -> str:
 
 def check_issued(cert: x509.Certificate, ca: x509.Certificate, trust_domain: str) -> None:
     """Raises VerificationError unless `ca`, the CA of `trust_domain`, has signed `cert` itself."""
+    if not _is_issued(cert, ca):
+        raise VerificationError(f"the certificate is not signed by the identity CA of {trust_domain}")
+
+
+@lru_cache(1024)
+def _is_issued(cert: x509.Certificate, ca: x509.Certificate) -> bool:
+    """The answer never changes, and who calls often calls with the same certificate."""
     try:
         cert.verify_directly_issued_by(ca)
     except (InvalidSignature, ValueError, TypeError):
-        raise VerificationError(f"the certificate is not signed by the identity CA of {trust_domain}") from None
+        return False
+    return True
 
 
 class Anchors:
