@@ -15,11 +15,15 @@ from ..formats.signed_note import Note, parse_note
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One verified BET of the caller: its policy, its result, and until when (NumericDate) it tells of the agent."""
+    """One verified BET of the caller: its policy, its result, and until when (NumericDate) it tells of the agent.
+
+    `level` is its assurance level: 2 signed, 3 signed and of a log that it names.
+    """
 
     policy: str
     result: str
     until: float
+    level: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def handed_of(parameters: Mapping[str, Any]) -> Handed | None:
         return Handed(False, tuple(to), depth)
     if not isinstance(evidence, list | tuple) or not all(map(_is_evidence, evidence)):
         return None
-    shown = tuple(Shown(one["policy"], one["result"], float(one["until"])) for one in evidence)
+    shown = tuple(Shown(one["policy"], one["result"], float(one["until"]), one.get("level", 2)) for one in evidence)
     try:
         note = parse_note(parameters["checkpoint"]) if "checkpoint" in parameters else None
     except (FormatError, TypeError):
@@ -63,7 +67,7 @@ def handed_of(parameters: Mapping[str, Any]) -> Handed | None:
 def _is_evidence(one: Any) -> bool:
     if not isinstance(one, Mapping) or not _is_number(one.get("until")):
         return False
-    return isinstance(one.get("policy"), str) and isinstance(one.get("result"), str)
+    return isinstance(one.get("policy"), str) and isinstance(one.get("result"), str) and one.get("level", 2) in (2, 3)
 
 
 def _is_number(value: Any) -> bool:

@@ -87,6 +87,7 @@ def examine(
                 "result": one.result,
                 "until": min(one.end, one.iat),
                 "digest": digest(one.token),
+                "level": _level(one),
             }
             for one in evidence
         ],
@@ -96,6 +97,15 @@ def examine(
         within=within,
         checkpoint=note,
     )
+
+
+def _level(one: Bet) -> int:
+    """The assurance level of what was shown: 3 if it names the log of its issuer and the tree that it rests on."""
+    said = [one.ext.get(name) for name in ("first_seq", "count", "checkpoint_size")]
+    in_log = one.ext.get("log_origin") == one.issuer.removeprefix("spiffe://")
+    root = one.ext.get("checkpoint_root")
+    rooted = isinstance(root, str) and _DIGEST.fullmatch(root) is not None
+    return 3 if in_log and rooted and all(type(number) is int for number in said) else 2
 
 
 def _depth(parents: Sequence[Ect]) -> int | None:

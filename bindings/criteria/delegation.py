@@ -21,6 +21,7 @@ from ..subjects import applies_to, check_subject
 from ..used import Used
 
 _SKEW = 30.0
+_LEVELS = {"L2": 2, "L3": 3}
 _RESULTS = {"pass": ("pass",), "partial": ("pass", "partial")}
 _UNKNOWN = Outcome(False, "delegation_unknown", "This is no delegation that the monitor knows enough of.")
 
@@ -75,11 +76,14 @@ class Incoming:
     max_depth: int | None = None
     profile: str | None = None
     min_score: float = 0.0
+    level: int = 2
     witnessed: Witnessed | None = None
 
     def judge(self, now: Happening, handed: Handed) -> Outcome:
         if self.issuers is not None and not applies_to(self.issuers, now.agent_id):
             return _refused("issuer_not_accepted", f"Evidence of {now.agent_id} is not accepted here.")
+        if not all(one.level >= self.level for one in handed.shown):
+            return _refused("level_too_low", "All evidence must be of level L3: of a log that it names, with its tree.")
         if self.policies is not None and not any(one.policy in self.policies for one in handed.shown):
             return _refused("policy_not_accepted", "None of the evidence is about a policy that is accepted here.")
         if self.results is not None and not _all(one.result in self.results for one in handed.shown):
@@ -163,6 +167,7 @@ def _incoming(asked: Mapping[str, Any]) -> Incoming:
         max_depth=asked.get("max_depth"),
         profile=performance.get("profile"),
         min_score=float(performance.get("min_score", 0)),
+        level=_LEVELS[asked.get("level", "L2")],
         witnessed=_witnessed(asked["witnesses"]) if "witnesses" in asked else None,
     )
 

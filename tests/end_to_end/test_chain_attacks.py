@@ -22,11 +22,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from end_to_end.attackers import MESSAGE, Attacker, tls
 from end_to_end.refused_delegations import REFUSED, Sent, after, issued, node, two
-from end_to_end.world import Monitor, Server, binding, target
+from end_to_end.world import Monitor, Server, binding, target, until
 
 from lictor.certs.authority import DOCUMENT_SIGNING, Issuer, issue, pem
 from lictor.certs.domain import TrustDomain
 from lictor.cli import cli
+from lictor.cli.init import write_binding
 from lictor.evidence import bet, ect
 from lictor.evidence.claims import new_id
 from lictor.evidence.export import write_export
@@ -51,6 +52,20 @@ class Callee:
     def delegations(self) -> list[dict[str, Any]]:
         found = [entry for entry in self.monitor.entries() if entry["action_type"] == "delegation"]
         return [entry for entry in found if "outcome_of" not in entry]
+
+    def asks(self, incoming: dict[str, Any] | None) -> None:
+        """Put a criterion of what must be shown into the binding, or take it out."""
+        path, said = self.monitor.path / "bindings" / "inbound.json", len(self.monitor.output())
+        rules = json.loads(path.read_text())
+        del rules["expected_behaviors"][1:]
+        if incoming is not None:
+            criteria = {"type": "delegation", "incoming": incoming}
+            rules["expected_behaviors"].append(
+                {"behavior_id": "shown", "observable_actions": ["delegation"], "compliance_criteria": criteria}
+            )
+        rules["version"] = f"1.0.{int(rules['version'].rpartition('.')[2]) + 1}"
+        write_binding(path, rules, self.monitor.domain)
+        until(lambda: "bindings in force" in self.monitor.output()[said:], what="the reload")
 
     def takes(self, m: Attacker, sent: Sent) -> dict[str, Any]:
         """The entry of a delegation that is taken."""
@@ -140,6 +155,20 @@ TAKEN: dict[str, Callable[[Attacker, Attacker], Sent]] = {
 def test_taken(callee: Callee, mallory: Attacker, other: Attacker, name: str) -> None:
     """What stands just on this side of the limits."""
     callee.takes(mallory, TAKEN[name](mallory, other))
+
+
+def test_a_level_below_what_the_binding_asks_for(callee: Callee, mallory: Attacker) -> None:
+    """Signed, and of no log: good enough where nothing is asked, and refused where L3 is."""
+    callee.asks({"level": "L3"})
+    try:
+        response = mallory.send(callee.monitor, *mallory.tokens(mallory.node()))
+        assert (response.status_code, response.json()["error"]["data"]["reason"]) == (403, "level_too_low")
+        logged = {"first_seq": 0, "count": 1, "checkpoint_size": 1, "checkpoint_root": bet.EMPTY_EVIDENCE}
+        logged |= {"log_origin": mallory.id.removeprefix("spiffe://")}
+        callee.takes(mallory, mallory.tokens(mallory.node(), ext=logged))
+    finally:
+        callee.asks(None)
+    callee.takes(mallory, mallory.tokens(mallory.node()))
 
 
 def test_a_key_of_the_other_algorithm_is_as_good(callee: Callee, domain: TrustDomain) -> None:

@@ -91,6 +91,28 @@ def test_a_good_one(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
     assert draft.action_parameters == {"method": "POST"}
 
 
+LOGGED = {"log_origin": "", "first_seq": 0, "count": 1, "checkpoint_size": 9, "checkpoint_root": bet.EMPTY_EVIDENCE}
+
+
+@pytest.mark.parametrize(
+    ("changes", "level"),
+    [
+        ({}, 3),
+        ({"log_origin": "elsewhere.test/monitor"}, 2),
+        ({"checkpoint_root": "root"}, 2),
+        ({"checkpoint_root": None}, 2),
+        ({"count": None}, 2),
+    ],
+)
+def test_the_level_of_evidence(
+    ask: Ask, signer: KeySigner, node: ect.Minted, changes: dict[str, Any], level: int
+) -> None:
+    said = {**LOGGED, "log_origin": PEER.removeprefix("spiffe://"), **changes}
+    ext = {name: value for name, value in said.items() if value is not None}
+    draft = ask([node.token], [evidence(signer, node, ext=ext)])
+    assert [one["level"] for one in draft.evidence] == [level]
+
+
 def test_two_parents_in_one_combined_line(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
     other = mint(signer)
     draft = ask([f"{node.token}, {other.token}"], [evidence(signer, node), evidence(signer, other)])
