@@ -1,4 +1,4 @@
-"""Agents that sign what they send and verify what they get (RFC 9421), as a library that knows nothing of us does it."""
+"""Agents that sign what they send and verify what they get (RFC 9421), by a library that knows nothing of us."""
 
 from __future__ import annotations
 
