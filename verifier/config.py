@@ -14,6 +14,7 @@ from ..evidence.cosignature import read_witnesses
 from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import UsageError
 from ..formats.settings import address, read_settings, schema_of, spiffe_id
+from .corrective import CorrectiveRule, rules
 from .descriptions import ReferenceValues
 
 
@@ -71,6 +72,7 @@ class VerifierConfig:
     known_monitors: tuple[MonitorSettings, ...]
     logs: LogSettings
     software: ReferenceValues
+    corrective: tuple[CorrectiveRule, ...]
 
     @property
     def spiffe_id(self) -> str:
@@ -111,6 +113,7 @@ def load(path: Path) -> VerifierConfig:
         known_monitors=monitors,
         logs=_logs(base, document.get("logs", {}), monitors),
         software=ReferenceValues.of(document.get("software", {}), {one.name: one.configurations for one in monitors}),
+        corrective=rules(document.get("corrective", []), {one.name: one.orders for one in monitors}),
     )
 
 

@@ -144,26 +144,36 @@ class Desk:
         Over a `window` of the past, or the period up to now. Raises like `check_question`.
         """
         self.check_question(asker, agents, nonce, window)
-        now, period, known = self._now(), self._config.period_s, self._references.current
-        span = Span.last(period, now) if window is None else Span.within(*window)
-        found: dict[str, Submodule] = {}
-        for agent in agents:
-            more = [Reason.of("not_fresh", "warning", text) for text in (stale or {}).get(agent, ())]
-            under = self._register.descriptions.under(agent, span.ended_after, span.ended_until)
-            for monitor, one in under:
-                more += self._config.software.reasons(monitor, one)
-            found[agent] = self._register.appraisal(
-                agent, span, known, nonce, more, lambda monitor: self._of_monitor(monitor, span.ended_after, now)
-            )
-            if described := shown(under):
-                found[agent] = replace(found[agent], behavior={**found[agent].behavior, "described": described})
-            if window is not None:
-                said = {**found[agent].behavior, "window": {"start": window[0], "end": window[1]}}
-                found[agent] = replace(found[agent], behavior=said)
+        now = self._now()
+        found = {agent: self.appraised(agent, now, nonce, (stale or {}).get(agent, ()), window) for agent in agents}
         token = ear.issue(self._signer, self._config.spiffe_id, found, now, RESULT_S, profile, __version__)
         if len(token) > jws.MAX_TOKEN:
             raise UsageError("the result is too long for one token: ask about fewer agents at a time")
         return token
+
+    def appraised(
+        self,
+        agent: str,
+        now: float,
+        nonce: str | None = None,
+        stale: Sequence[str] = (),
+        window: Window | None = None,
+    ) -> Submodule:
+        """What is to be said of an agent (see `result`)."""
+        span = Span.last(self._config.period_s, now) if window is None else Span.within(*window)
+        more = [Reason.of("not_fresh", "warning", text) for text in stale]
+        under = self._register.descriptions.under(agent, span.ended_after, span.ended_until)
+        for monitor, one in under:
+            more += self._config.software.reasons(monitor, one)
+        known = self._references.current
+        found = self._register.appraisal(
+            agent, span, known, nonce, more, lambda monitor: self._of_monitor(monitor, span.ended_after, now)
+        )
+        if described := shown(under):
+            found = replace(found, behavior={**found.behavior, "described": described})
+        if window is not None:
+            found = replace(found, behavior={**found.behavior, "window": {"start": window[0], "end": window[1]}})
+        return found
 
     def log_state(self, monitor: str) -> LogState:
         """What is known of a monitor's log, and what of it is to be proven."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,10 +21,12 @@ from ..certs.callers import CALLER, Callers
 from ..formats import strict_json
 from ..formats.errors import FormatError, LictorError, UsageError
 from ..formats.settings import schema_of
+from .bets import parse_bet
 from .config import VerifierConfig
 from .consistency import Checked, LogState
+from .corrective import Corrective
 from .desk import Desk
-from .ear import PROFILES, Profile
+from .ear import PROFILES, Profile, Submodule
 from .log_watch import LogWatch
 from .pulling import Pulling
 
@@ -61,6 +64,7 @@ class Service:
         self._evidence, self._question = _validator("Evidence"), _validator("Question")
         self._disclosure = _validator("Disclosure")
         self._pulling = Pulling(config, self._arrived)
+        self._corrective = Corrective(config.corrective, config.listener, config.spiffe_id, self._appraised)
         self._logs = LogWatch(config, self._log_state, self._take_log)
         self._callers = Callers(config.listener, MAX_BODY)
         router = self._callers.app.router
@@ -93,6 +97,7 @@ class Service:
                 upkeep.cancel()
             await self._callers.stop()
             await self._logs.stop()
+            await self._corrective.stop()
             await asyncio.to_thread(self._thread.shutdown)
             self._desk.close()
 
@@ -122,6 +127,9 @@ class Service:
         caller = request[CALLER]
         keys, bets, described = body["keys"], body["bets"], body.get("descriptions", ())
         verdicts = await self._work(lambda: self._desk.take(caller, keys, bets, described))
+        if self._config.corrective:
+            new = (token for token, said in zip(bets, verdicts, strict=True) if said.get("known") is False)
+            self._corrective.evidence_came(parse_bet(token).subject for token in new)
         return web.json_response({"verdicts": verdicts}, headers=_FRESH)
 
     async def _disclosed(self, request: web.Request) -> web.Response:
@@ -154,6 +162,9 @@ class Service:
 
     async def _arrived(self, monitor: str, ids: Collection[str]) -> bool:
         return await self._work(lambda: self._desk.holds(monitor, ids))
+
+    async def _appraised(self, agent: str) -> Submodule:
+        return await self._work(lambda: self._desk.appraised(agent, time.time()))
 
     async def _log_state(self, monitor: str) -> LogState:
         return await self._work(lambda: self._desk.log_state(monitor))

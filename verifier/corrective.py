@@ -1,0 +1,194 @@
+"""What the Verifier orders by itself when an agent becomes warning or contraindicated: quarantine, or a hold.
+
+An order is given once for each time that the agent becomes so, to each monitor that is meant, again until it is taken;
+whoever then releases the agent is not overruled before it was better in between. What was ordered is known from the
+monitor, not kept here: after a restart the next evidence leads to the same orders, which change nothing there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import aiohttp
+import orjson
+
+from ..bindings.subjects import applies_to, check_subject
+from ..certs.callers import Listener
+from ..certs.contexts import client_context
+from ..certs.servers import ExpectedServer
+from ..formats import strict_json
+from ..formats.errors import FormatError, LictorError, UsageError
+from .ear import STATUSES, Status, Submodule
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = 10.0
+PAUSE_S = 0.5
+BACK_OFF_S = 30.0
+MAX_ANSWER = 1 << 20
+MAX_WHY = 300
+MOST = 100_000
+"""Agents of which it is known that they were ordered about; beyond, the oldest is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectiveRule:
+    """At this status, or a worse one, of these agents (patterns) the order goes to these monitors (names and URLs).
+
+    `seconds`: how long a hold lasts; None: until it is taken back.
+    """
+
+    at: Status
+    order: Literal["quarantine", "hold"]
+    agents: tuple[str, ...]
+    monitors: tuple[tuple[str, str], ...]
+    seconds: float | None
+
+
+def rules(tables: Iterable[dict[str, Any]], known: dict[str, str | None]) -> tuple[CorrectiveRule, ...]:
+    """From a configuration whose form is checked; `known` monitors, with where they take orders. Raises UsageError."""
+    found = []
+    for index, table in enumerate(tables):
+        names = table.get("monitors", [name for name, url in known.items() if url is not None])
+        where = [(name, known.get(name)) for name in names]
+        missing = [name for name, url in where if url is None]
+        if missing or not where:
+            which = missing[0] if missing else "any monitor"
+            raise UsageError(f"corrective[{index}]: say where {which} takes orders, in a table [[monitor]] with orders")
+        if "for_s" in table and table["order"] != "hold":
+            raise UsageError(f"corrective[{index}].for_s is how long a hold lasts, and the order is {table['order']}")
+        agents = tuple(check_subject(pattern) for pattern in table.get("agents", ()))
+        at, seconds = table.get("at", "contraindicated"), table.get("for_s")
+        found.append(
+            CorrectiveRule(at, table["order"], agents, tuple((name, url) for name, url in where if url), seconds)
+        )
+    return tuple(found)
+
+
+class Corrective:
+    """Used in one event loop. `appraise` says what is to be said of an agent now."""
+
+    def __init__(
+        self,
+        rules: tuple[CorrectiveRule, ...],
+        listener: Listener,
+        own_id: str,
+        appraise: Callable[[str], Awaitable[Submodule]],
+    ) -> None:
+        """Raises UsageError and VerificationError for files that cannot be used."""
+        self._rules = rules
+        self._own_id = own_id
+        self._appraise = appraise
+        self._given: dict[tuple[int, str], None] = {}
+        self._due: dict[str, None] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        for name in dict.fromkeys(name for rule in rules for name, _ in rule.monitors):
+            context = client_context(listener.ca, listener.cert, listener.key)
+            ExpectedServer(name, listener.trust_domain, listener.ca, listener.crl).watch(context)
+            self._contexts[name] = context
+
+    def evidence_came(self, agents: Iterable[str]) -> None:
+        """New evidence about these agents is in the register. Nothing waits for what follows from it."""
+        self._due |= {agent: None for agent in agents if self._meant(agent)}
+        if self._due and self._looking is None:
+            self._looking = self._spawn(self._look())
+
+    def _meant(self, agent: str) -> list[int]:
+        return [n for n, rule in enumerate(self._rules) if not rule.agents or applies_to(rule.agents, agent)]
+
+    async def _look(self) -> None:
+        """Appraise whom evidence has come about."""
+        while self._due:
+            agent = next(iter(self._due))
+            del self._due[agent]
+            try:
+                found = await self._appraise(agent)
+            except Exception as e:  # too much to do, or the register cannot be read: again later
+                log.error("%s is not appraised yet: %s", agent, e)
+                self._due[agent] = None
+                await asyncio.sleep(PAUSE_S)
+                continue
+            for number in self._meant(agent):
+                self._decide(number, agent, found)
+        self._looking = None
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _decide(self, number: int, agent: str, found: Submodule) -> None:
+        rule = self._rules[number]
+        if STATUSES.index(found.status) < STATUSES.index(rule.at):
+            self._given.pop((number, agent), None)
+            return
+        if (number, agent) in self._given:
+            return
+        self._given[number, agent] = None
+        while len(self._given) > MOST:
+            del self._given[next(iter(self._given))]
+        reasons = found.behavior.get("reasons", [])
+        text = str(reasons[0].get("text", "")) if reasons else ""
+        why = "".join(c if c.isprintable() else "?" for c in f"{found.status}: {text}")[:MAX_WHY]
+        log.warning("%s is %s: ordering %s", agent, why, rule.order)
+        for name, url in rule.monitors:
+            self._spawn(self._give(rule, name, url, agent, why))
+
+    async def stop(self) -> None:
+        """Give up what no monitor has taken yet."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _give(self, rule: CorrectiveRule, monitor: str, url: str, agent: str, why: str) -> None:
+        """Until the monitor has taken the order."""
+        body: dict[str, Any] = {"agent": agent, "why": why}
+        if rule.seconds is not None:
+            body["seconds"] = rule.seconds
+        pause, before = PAUSE_S, ""
+        while True:
+            try:
+                if rule.order != "hold" or not await self._held_already(monitor, url, agent):
+                    await self._ask(monitor, f"{url}/orders/{rule.order}", body)
+                return
+            except (LictorError, aiohttp.ClientError, OSError) as e:
+                problem = str(e) or type(e).__name__
+            if problem != before:
+                log.error("the order %s for %s does not reach %s: %s", rule.order, agent, monitor, problem)
+                before = problem
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, hides nothing
+            pause = min(2 * pause, BACK_OFF_S)
+
+    async def _held_already(self, monitor: str, url: str, agent: str) -> bool:
+        """Whether a hold that this Verifier demanded is in force there: another one would have to be taken back too."""
+        listed = await self._ask(monitor, f"{url}/orders/holds", None)
+        if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+            raise FormatError("its answer has no list of holds")
+        return any((one.get("agent"), one.get("by")) == (agent, self._own_id) for one in listed)
+
+    async def _ask(self, monitor: str, url: str, body: dict[str, Any] | None) -> Any:
+        timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+        method, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
+            session.request(method, url, data=data, ssl=self._contexts[monitor], allow_redirects=False) as answer,
+        ):
+            found = bytearray()
+            async for chunk in answer.content.iter_chunked(65536):
+                found += chunk
+                if len(found) > MAX_ANSWER:
+                    raise FormatError(f"its answer has more than {MAX_ANSWER} octets")
+        said = bytes(found)
+        if answer.status != 200:
+            raise UsageError(f"it answers {answer.status} ({said[:200].decode('utf-8', 'replace').strip()})")
+        return strict_json.loads_object(said).get("result")
