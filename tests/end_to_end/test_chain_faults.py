@@ -170,7 +170,7 @@ def test_the_clocks_of_two_monitors_differ(make_pair: Callable[..., Pair]) -> No
     """Within 30 seconds nobody notices; beyond, the callee refuses what is from the future, and the logs disagree."""
     pair = make_pair("skewed", start=False)
     states = {}
-    for seconds in (-40, -20, 20, 40):
+    for seconds in (-40, 20, 40):
         pair.caller.start(env=ahead(seconds))
         answer = pair.hand_on()
         entries = [e for e in pair.caller.entries() if "outcome_of" not in e]
@@ -181,7 +181,7 @@ def test_the_clocks_of_two_monitors_differ(make_pair: Callable[..., Pair]) -> No
         if seconds == 40:
             assert answer.json()["error"]["data"]["reason"] == "ect_invalid"
             assert "the token is from the future" in answer.json()["error"]["data"]["detail"]
-    assert [status for _, status in states.values()] == [200, 200, 200, 403]
+    assert [status for _, status in states.values()] == [200, 200, 403]
     code, shown = pair.verify()
     assert [log["verdict"] for log in shown["logs"]] == ["intact", "intact"]
     [problem] = shown["chain"]["problems"]
