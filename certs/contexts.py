@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from ..formats.errors import UsageError
 from ..formats.keys import read_private
@@ -35,7 +36,7 @@ def _prepare(context: ssl.SSLContext, cert: Path, key: Path, ca: Path) -> ssl.SS
     context.set_alpn_protocols(["http/1.1"])
     read_private(key)
     try:
-        context.load_cert_chain(cert, key)
+        _load_chain(context, cert, key, ca)
     except OSError as e:
         raise UsageError(f"the certificate {cert} cannot be used with the key {key}: {e.strerror or e}") from None
     try:
@@ -43,6 +44,17 @@ def _prepare(context: ssl.SSLContext, cert: Path, key: Path, ca: Path) -> ssl.SS
     except OSError as e:
         raise UsageError(f"the CA certificate {ca} cannot be used: {e.strerror or e}") from None
     return context
+
+
+def _load_chain(context: ssl.SSLContext, cert: Path, key: Path, ca: Path) -> None:
+    """With the CA behind the certificate, OpenSSL need not look for it, and verify the chain, at every handshake."""
+    chain = cert.read_bytes()
+    if ca.is_file():
+        chain += b"\n" + ca.read_bytes()
+    with NamedTemporaryFile(suffix=".pem") as file:
+        file.write(chain)
+        file.flush()
+        context.load_cert_chain(file.name, key)
 
 
 def trust_partners(context: ssl.SSLContext, partners: Partners) -> None:

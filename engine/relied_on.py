@@ -17,6 +17,8 @@ import h2.frame_buffer
 import h2.stream
 import h2.utilities
 from mitmproxy import version
+from mitmproxy.addons import tlsconfig
+from mitmproxy.net import tls as net_tls
 from mitmproxy.net.http import http1
 from mitmproxy.proxy.layers import http as layer
 from mitmproxy.proxy.layers import tls
@@ -48,6 +50,8 @@ RELIED_ON: tuple[tuple[Callable[..., Any], str], ...] = (
     (_http1.Http1Connection.make_pipe, "a3af8fb481541632"),
     (_http1.Http1Connection.passthrough, "aa59bc78ffbdcf54"),
     (_http1.should_make_pipe, "a6c0dc00208d5e49"),
+    (tlsconfig.TlsConfig.tls_start_client, "05334c27c22a10ed"),
+    (net_tls.create_client_proxy_context, "8a3bd5b54ef3d093"),
     (tls.parse_client_hello, "537b0089913d85d9"),
     (_http1.Http1Server.read_headers, "3fe0945216bcf7bc"),
     (_http1.Http1Server.send, "cc218a1337c0f5cf"),

@@ -22,6 +22,7 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
 from ..formats.errors import LictorError, UsageError
+from .agent_tls import AgentTls
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ UpstreamLookup = Callable[[str, int], UpstreamIdentity | None]
 
 
 class UpstreamTls(tlsconfig.TlsConfig):
-    """Supplies the TLS contexts. The agent's side is mitmproxy's addon; the upstream side is our own."""
+    """Supplies the TLS contexts. mitmproxy's addon makes the certificates that agents are shown."""
 
     name = "tlsconfig"
     request = None  # type: ignore[assignment]  # mitmproxy's answers CRL downloads here; ours are not served by the proxy
@@ -56,6 +57,7 @@ class UpstreamTls(tlsconfig.TlsConfig):
         self._default_ca = default_ca or Path(certifi.where())
         self._lookup = lookup
         self._contexts: dict[object, SSL.Context] = {}
+        self._agents: AgentTls | None = None
 
     def tls_clienthello(self, tls_clienthello: tls.ClientHelloData) -> None:
         """The agent's handshake never waits for a server: nothing goes upstream before the first request is judged."""
@@ -64,11 +66,12 @@ class UpstreamTls(tlsconfig.TlsConfig):
 
     def tls_start_client(self, tls_start: tls.TlsData) -> None:
         """Start TLS with an agent, in the first of the protocols it offers that is spoken here; or else in HTTP/1.1."""
-        super().tls_start_client(tls_start)
-        offers = tls_start.conn.alpn_offers
-        chosen = next((offer for offer in offers if offer in HTTP2), b"")
-        assert tls_start.ssl_conn is not None
-        tls_start.ssl_conn.set_app_data(tlsconfig.AppData(client_alpn=chosen, server_alpn=None, http2=False))
+        if tls_start.is_dtls:
+            raise ValueError("expected TLS over TCP")
+        if self._agents is None:
+            self._agents = AgentTls(self.certstore)
+        chosen = next((offer for offer in tls_start.conn.alpn_offers if offer in HTTP2), b"")
+        tls_start.ssl_conn = self._agents.session(self.get_cert(tls_start.context), chosen)
 
     def tls_start_server(self, tls_start: tls.TlsData) -> None:
         """Start verified TLS with a server. A context that cannot be made refuses the connection."""
