@@ -12,7 +12,7 @@ from cryptography import x509
 
 from ..formats.errors import VerificationError
 from .anchors import check_issued
-from .identity import peer_identity, server_identity, uri_identity
+from .identity import peer_identity, read_leaf, server_identity, uri_identity
 from .partners import Partners
 from .revocation import RevocationList
 
@@ -51,13 +51,13 @@ class Identities:
     def _claimed(self, der: bytes, own: bool) -> str:
         """The trust domain that a certificate names, if it is one whose CA is known; else the one that is expected."""
         try:
-            name = uri_identity(x509.load_der_x509_certificate(der)).trust_domain
+            name = uri_identity(read_leaf(der)).trust_domain
         except ValueError as e:
             raise VerificationError(f"the certificate cannot be read: {e}") from None
         return name if not own and self._partners is not None and name in self._partners else self._trust_domain
 
     def _vouched(self, der: bytes, name: str, spiffe_id: str, now: datetime) -> Identity:
-        cert = x509.load_der_x509_certificate(der)
+        cert = read_leaf(der)
         self.refresh(name)
         ca = self._ca(name)
         check_issued(cert, ca, name)

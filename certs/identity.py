@@ -7,6 +7,7 @@ and once more what a leaf must be, so that a mistake in one of the two does not 
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.x509.oid import ObjectIdentifier
@@ -15,6 +16,7 @@ from ..formats.errors import FormatError, VerificationError
 from ..formats.spiffe import SpiffeId
 from .authority import CLIENT_AUTH, SERVER_AUTH
 
+LEAVES_KEPT = 256
 _USAGE_NAMES = {CLIENT_AUTH: "clientAuth", SERVER_AUTH: "serverAuth"}
 
 
@@ -30,7 +32,7 @@ def server_identity(der: bytes, trust_domain: str, now: datetime) -> SpiffeId:
 
 def _identity(der: bytes, trust_domain: str, now: datetime, usage: ObjectIdentifier) -> SpiffeId:
     try:
-        cert = x509.load_der_x509_certificate(der)
+        cert = read_leaf(der)
         check_leaf(cert, usage, _USAGE_NAMES[usage])
         check_dates(cert, now)
         found = uri_identity(cert)
@@ -39,6 +41,12 @@ def _identity(der: bytes, trust_domain: str, now: datetime, usage: ObjectIdentif
     if found.trust_domain != trust_domain:
         raise VerificationError(f"the certificate is of the trust domain {found.trust_domain}, expected {trust_domain}")
     return found
+
+
+@lru_cache(LEAVES_KEPT)
+def read_leaf(der: bytes) -> x509.Certificate:
+    """A certificate, read once: few peers call often. Raises ValueError."""
+    return x509.load_der_x509_certificate(der)
 
 
 def uri_identity(cert: x509.Certificate) -> SpiffeId:
