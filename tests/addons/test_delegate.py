@@ -12,10 +12,13 @@ from lictor.formats import base64url
 
 
 def test_lines_are_added_never_rewritten() -> None:
-    headers = http.Headers([(b"execution-context", b"came.in"), (b"Behavioral-Evidence", b"came.too")])
-    attach_evidence(headers, [Receipt(1, 1.0, "allow", "allowed", "w", "n", ("node.1",), ("bet.1", "bet.2"))])
-    assert headers.get_all("Execution-Context") == ["came.in", "node.1"]
-    assert headers.get_all("Behavioral-Evidence") == ["came.too", "bet.1", "bet.2"]
+    came = [(b"execution-context", b"in"), (b"Behavioral-Evidence", b"too"), (b"behavioral-evidence-checkpoint", b"as")]
+    headers = http.Headers(came)
+    where = 1, 1.0, "allow", "allowed", "w", "n"
+    attach_evidence(headers, [Receipt(*where, ("node.1",), ("bet.1", "bet.2"), checkpoint=("note.1",))])
+    assert headers.get_all("Execution-Context") == ["in", "node.1"]
+    assert headers.get_all("Behavioral-Evidence") == ["too", "bet.1", "bet.2"]
+    assert headers.get_all("Behavioral-Evidence-Checkpoint") == ["as", "note.1"]
 
 
 def test_no_tokens_no_lines() -> None:

@@ -313,9 +313,11 @@ async def test_a_delegation_has_its_node_and_evidence_once_it_goes_out(world: Wo
     asked = world.begin(held(action_type="delegation", audience=("spiffe://example.test/agent/callee",)))
     await world.until_told()
     root = [node.jti for node in world.store.nodes()]
+    world.ledger.witnessed = lambda: f"line at {world.ledger.size}"
     world.holds.resolve(0, YES)
     receipt = await asked
     assert len(receipt.execution_context) == len(receipt.behavioral_evidence) == 1
+    assert receipt.checkpoint == ("line at 2",), "of the tree that the evidence rests on"
     waited, decided = world.entries()
     assert waited["node"] in root
     assert decided["node"] == receipt.node not in root

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -58,7 +60,8 @@ class Served:
         files = self.domain.agent(agent)
         context = ssl.create_default_context(cafile=str(self.domain.identity_ca))
         context.load_cert_chain(files.cert, files.key)
-        self.session = aiohttp.ClientSession(auto_decompress=False, read_bufsize=1024)
+        connector = aiohttp.TCPConnector(socket_factory=_little_room)
+        self.session = aiohttp.ClientSession(connector=connector, auto_decompress=False, read_bufsize=1024)
         url = f"https://127.0.0.1:{self.port}/export"
         return await self.session.get(url, ssl=context, headers={"Accept-Encoding": encoding})
 
@@ -67,6 +70,14 @@ class Served:
         async with self.session, answer:
             data = await answer.read()
             return answer.status, gzip.decompress(data) if answer.headers.get("Content-Encoding") else data
+
+
+def _little_room(address: Any) -> socket.socket:
+    """A socket that takes little before it is read."""
+    made = socket.socket(address[0], address[1])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.setblocking(False)
+    return made
 
 
 Serve = Callable[..., Awaitable[Served]]

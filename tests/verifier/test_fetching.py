@@ -196,6 +196,15 @@ async def test_who_is_slow_is_given_up(
             await fetched(domain, url)
 
 
+async def test_a_bomb_is_never_in_memory(domain: TrustDomain, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(fetching._Received, "take", lambda self, data: taken.append(len(data)))
+    monkeypatch.setattr(fetching._Received, "finish", lambda self: None)
+    async with serving(domain, said(packed(gzip.compress(bytes(1 << 24))))) as url:
+        await fetched(domain, url)
+    assert (sum(taken), max(taken)) == (1 << 24, 1 << 16)
+
+
 async def test_only_a_monitor_is_asked(domain: TrustDomain) -> None:
     asked = []
 
