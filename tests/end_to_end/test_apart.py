@@ -54,6 +54,11 @@ class Agent(Server):
         if how == "stream":
             self.stream(handler)
             return
+        if how == "until closed":
+            handler.end_headers()
+            handler.wfile.write(b"all of it")
+            handler.close_connection = True
+            return
         handler.send_header("Content-Length", "2")
         handler.end_headers()
         handler.wfile.write(b"{}")
@@ -95,9 +100,12 @@ class Pair:
     def evidence_url(self) -> str:
         return f"https://127.0.0.1:{self.evidence_port}"
 
-    def client(self, **more: Any) -> httpx.Client:
-        proxy = httpx.Proxy(self.a.url, ssl_context=self.a.agent_context())
-        return httpx.Client(proxy=proxy, verify=self.a.target_context(), trust_env=False, timeout=60, **more)
+    def client(self, http2: bool = False) -> httpx.Client:
+        proxy, context = httpx.Proxy(self.a.url, ssl_context=self.a.agent_context()), self.a.target_context()
+        if http2:  # httpx offers HTTP/1.1 first
+            context.set_alpn_protocols(["h2"])
+            context.set_alpn_protocols = lambda offered: None  # type: ignore[method-assign]
+        return httpx.Client(proxy=proxy, verify=context, trust_env=False, timeout=60, http2=http2)
 
     def request(self, how: str = "", path: str = "", **headers: str) -> httpx.Request:
         lines = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -261,6 +269,31 @@ def test_a_stream_has_evidence_about_all_of_it_after_it(pair: Pair) -> None:
     outcome = pair.a.outcome(since[0])
     assert outcome["last_evidence"] == "trailers"
     covers_the_end(pair, since, outcome)
+
+
+def test_a_stream_that_ends_with_its_connection(pair: Pair) -> None:
+    """It is chunked from B on, so that something can come after it, and each has a connection of its own behind B."""
+    for _ in range(2):
+        since = pair.mark()
+        with pair.client() as http:
+            response = http.post(pair.url, json=message("until closed"))
+        assert (response.status_code, response.content) == (200, b"all of it")
+        outcome = pair.a.outcome(since[0])
+        assert outcome["last_evidence"] == "trailers"
+        covers_the_end(pair, since, outcome)
+
+
+def test_over_http2_it_is_the_same(pair: Pair) -> None:
+    """The agent's side; between monitors it is HTTP/1.1."""
+    since = pair.mark()
+    with pair.client(http2=True) as http:
+        answers = [http.send(sign(pair.request(how, execution_context=handed_on()))) for how in ("", "stream")]
+        assert [(answer.http_version, answer.status_code) for answer in answers] == [("HTTP/2", 200)] * 2
+        assert pair.agent.problems == ["", ""]
+        assert http.post(pair.url, json=message("stream"), headers={"te": "trailers"}).status_code == 200
+    until(lambda: settled(pair.a, since[0]))
+    found = [e["outcome"].get("last_evidence") for e in pair.a.entries_of(since[0]) if "outcome_of" in e]
+    assert found == [None, "fetched", "trailers"]
 
 
 def covers_the_end(pair: Pair, since: tuple[int, int], outcome: dict[str, Any]) -> None:
