@@ -12,22 +12,28 @@ from dataclasses import dataclass
 from ..formats import base64url
 from ..formats.errors import FormatError
 from .contradictions import Found
+from .sampling import Sample
 from .tiles import Missing, Tiles, Tree
 
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """What is known of a log: the largest tree seen, and trees (size, root as BETs name it) that are not proven yet."""
+    """What is known of a log: the largest tree seen, and trees (size, root as BETs name it) that are not proven yet.
+
+    `sample`: one of the windows of its BETs, at random.
+    """
 
     newest: Tree | None = None
     unproven: tuple[tuple[int, str], ...] = ()
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """What was found out: `newest` is the tree to go on with, `proven` and `refuted` are sizes of trees of BETs.
 
-    `witnessed`: so many entries are under a checkpoint that enough witnesses signed; None: none was shown.
+    `against` are other histories, `judged` what is wrong with a window. `witnessed`: so many entries are under a
+    checkpoint that enough witnesses signed; None: none was shown.
     """
 
     newest: Tree
@@ -35,6 +41,7 @@ class Checked:
     refuted: tuple[int, ...] = ()
     against: tuple[Found, ...] = ()
     witnessed: int | None = None
+    judged: tuple[Found, ...] = ()
 
 
 Open = Callable[[Tree], Tiles]

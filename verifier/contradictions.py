@@ -14,7 +14,7 @@ MAX_KEPT = 1000
 """How many of one monitor are kept, the first ones."""
 WHOLE_LOG = ""
 """The agent of those that concern whatever the monitor says."""
-OF_WHOLE_LOG = frozenset(("two_histories", "log_shrank", "misjudged", "misdescribed"))
+OF_WHOLE_LOG = frozenset(("two_histories", "log_shrank", "misjudged", "other_entries", "misdescribed"))
 Found = tuple[str, str]
 """What was found, for machines and in words."""
 

@@ -177,7 +177,7 @@ class Desk:
 
     def log_state(self, monitor: str) -> LogState:
         """What is known of a monitor's log, and what of it is to be proven."""
-        return self._register.logs.state(monitor)
+        return self._register.logs.state(monitor, self._references.current)
 
     def take_log(self, monitor: str, checked: Checked) -> None:
         """What a look at a monitor's log has shown. Raises LedgerError if it cannot be kept."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..evidence.bet import Bet
 from . import contradictions
-from .appraisal import Reason
+from .appraisal import Reason, References
+from .bets import parse_bet
 from .consistency import Checked, LogState
 from .contradictions import Found
 from .database import Database
+from .sampling import Sample
 from .tiles import Tree
 
 SCHEMA = """
@@ -23,6 +27,8 @@ CREATE TABLE logs (issuer TEXT PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT
 """
 AT_ONCE = 256
 """Trees of BETs that are proven in one round."""
+LOOKED_AT = 4096
+"""BETs of all monitors among which one of a certain monitor is looked for to be judged again."""
 _UNPROVEN, _PROVEN, _REFUTED = 0, 1, 2
 
 
@@ -46,13 +52,15 @@ class KnownLogs:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def state(self, issuer: str) -> LogState:
-        """What the next round has to go on."""
+    def state(self, issuer: str, references: References | None = None) -> LogState:
+        """What the next round has to go on; with `references`, also a window that may be judged again by them."""
         with self._db.reading() as db:
             known = db.execute("SELECT size, root FROM logs WHERE issuer = ?", (issuer,)).fetchone()
             sql = "SELECT size, root FROM roots WHERE issuer = ? AND standing = ? ORDER BY size LIMIT ?"
             unproven = db.execute(sql, (issuer, _UNPROVEN, AT_ONCE)).fetchall()
-        return LogState(Tree(*known) if known is not None else None, tuple(unproven))
+            chosen = _sample(db, issuer, known[0]) if known is not None and references is not None else None
+        sample = Sample(chosen, references) if chosen is not None and references is not None else None
+        return LogState(Tree(*known) if known is not None else None, tuple(unproven), sample)
 
     def take(self, issuer: str, checked: Checked, now: float) -> tuple[str, ...]:
         """What a round found out; the contradictions in words."""
@@ -64,7 +72,8 @@ class KnownLogs:
             for standing, sizes in ((_PROVEN, checked.proven), (_REFUTED, checked.refuted)):
                 rows = [(standing, issuer, size) for size in sizes]
                 db.executemany("UPDATE roots SET standing = ? WHERE issuer = ? AND size = ?", rows)
-            return contradictions.keep(db, issuer, contradictions.WHOLE_LOG, checked.against, now)
+            found = (*checked.against, *checked.judged)
+            return contradictions.keep(db, issuer, contradictions.WHOLE_LOG, found, now)
 
     def reasons(self, issuer: str, since: float, now: float, demands: Demands) -> Iterator[Reason]:
         """What is to be said of the evidence of a monitor, over windows that ended after `since`."""
@@ -87,6 +96,15 @@ class KnownLogs:
         if demands.witnessed and (beyond or unproven):
             text = f"not enough witnesses have signed what evidence of {issuer} rests on"
             yield Reason.of("not_witnessed", "warning", text)
+
+
+def _sample(db: sqlite3.Connection, issuer: str, size: int) -> Bet | None:
+    """One of a monitor's BETs at random, by when they came: of that nobody but the Verifier decides."""
+    (last,) = db.execute("SELECT coalesce(max(rowid), 0) FROM bets").fetchone()
+    first = random.randint(0, last)  # noqa: S311 - nobody sees what is chosen before it is
+    sql = "SELECT token FROM bets WHERE rowid BETWEEN ? AND ? AND issuer = ? AND size <= ? LIMIT 1"
+    found = db.execute(sql, (first, first + LOOKED_AT, issuer, size)).fetchone()
+    return parse_bet(found[0]) if found is not None else None
 
 
 def saw(db: sqlite3.Connection, issuer: str, tree: tuple[int, str], end: float, now: float) -> Iterator[Found]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,8 @@ from ..certs.callers import Listener
 from ..certs.contexts import client_context
 from ..certs.servers import ExpectedServer
 from ..evidence.checkpoint import Checkpoint, Verifier, verify_checkpoint
-from ..evidence.tiles import Tile
+from ..evidence.merkle import leaf_hash
+from ..evidence.tiles import MAX_BUNDLED, WIDTH, Tile
 from ..formats import strict_json
 from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import FormatError, LictorError, VerificationError
@@ -28,6 +30,7 @@ from .tiles import Missing, Tiles, Tree, Unchecked
 ANSWER_S = 10.0
 MAX_KEYS = 1 << 20
 MAX_TILE = 1 << 13
+MAX_BUNDLE = WIDTH * (2 + MAX_BUNDLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,18 @@ class LogClient:
         if self._tiles is None or self._tiles.tree != tree:
             self._tiles = Tiles(tree, self._tile)
         return self._tiles
+
+    def entries(self, tree: Tree, first: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """Its entries, each proven to be in this tree. Raises Unchecked also if it serves none."""
+        tiles = self.tiles(tree)
+        for index in range(first // WIDTH, -(-end // WIDTH)):
+            width = min(WIDTH, tree.size - index * WIDTH)
+            bundle = self._get(f"/tile/{Tile(None, index, width)}", MAX_BUNDLE)
+            for seq, data in enumerate(_split(bundle, width), index * WIDTH):
+                if leaf_hash(data) != tiles.hashes(0, seq, 1)[0]:
+                    raise Unchecked(f"the entry {seq} that it serves is not the one of its log")
+                if first <= seq < end:
+                    yield seq, data
 
     def abort(self) -> None:
         """From another thread: whatever is waited for ends now."""
@@ -126,6 +141,17 @@ class LogClient:
             self._close()
             raise Unchecked(str(e)) from None
         return made
+
+
+def _split(bundle: bytes, count: int) -> Iterator[bytes]:
+    """The entries of a bundle: two octets of length before each. Raises Unchecked if there are not `count`."""
+    at = 0
+    for _ in range(count):
+        end = at + 2 + int.from_bytes(bundle[at : at + 2])
+        if at + 2 > len(bundle) or end > len(bundle):
+            raise Unchecked("a bundle of entries ends too early")
+        yield bundle[at + 2 : end]
+        at = end
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

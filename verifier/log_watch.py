@@ -1,16 +1,19 @@
 """Looks at the logs of monitors now and then, each by itself: what one of them does delays no other, and no answer.
 
-A round reads what the register has to be proven, asks the log in a thread of its own, and hands in what came of it. A
-log that cannot be read is asked again after a pause that doubles.
+A round reads what the register has to be proven, asks the log in a thread of its own, and hands in what came of it; now
+and then a window is judged again from its entries. A log that cannot be read is asked again after a pause that doubles.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -18,14 +21,19 @@ from aiohttp import web
 from ..formats.errors import LictorError
 from .config import VerifierConfig
 from .consistency import Checked, LogState, check
+from .contradictions import Found
 from .known_logs import AT_ONCE
 from .log_client import LogClient
+from .sampling import Sample, judge_window
+from .tiles import Tree, Unchecked
 
 log = logging.getLogger(__name__)
 
 ROUND_S = 5.0
 BACK_OFF_S = 60.0
 READ_S = 30.0
+SAMPLE_S = 60.0
+"""So often one window of a log is judged again, if it serves its entries."""
 State = Callable[[str], Awaitable[LogState]]
 Take = Callable[[str, Checked], Awaitable[None]]
 
@@ -38,6 +46,8 @@ class _Log:
     size: int = 0
     problem: str = ""
     failures: int = 0
+    judged: int = 0
+    sampled: float = -math.inf
 
 
 class LogWatch:
@@ -69,8 +79,11 @@ class LogWatch:
         await asyncio.to_thread(self._threads.shutdown)
 
     def health(self) -> list[dict[str, Any]]:
-        """Of each log the largest tree seen, and what was in the way the last time."""
-        return [{"monitor": one.client.monitor, "size": one.size, "problem": one.problem} for one in self._logs]
+        """Of each log the largest tree seen, how many windows were judged again, and what was in the way last time."""
+        return [
+            {"monitor": one.client.monitor, "size": one.size, "judged": one.judged, "problem": one.problem}
+            for one in self._logs
+        ]
 
     async def _rounds(self, one: _Log) -> None:
         while True:
@@ -100,7 +113,21 @@ class LogWatch:
 
     def _check(self, one: _Log, state: LogState) -> Checked:
         shown = one.client.shown(self._policy)
-        return check(one.client.monitor, shown.tree, shown.witnessed, state, one.client.tiles)
+        checked = check(one.client.monitor, shown.tree, shown.witnessed, state, one.client.tiles)
+        if state.sample is None or time.monotonic() < one.sampled + SAMPLE_S:
+            return checked
+        one.sampled = time.monotonic()
+        return replace(checked, judged=self._judged(one, state.sample, checked.newest))
+
+    def _judged(self, one: _Log, sample: Sample, tree: Tree) -> tuple[Found, ...]:
+        """What contradicts a window in the entries that the log serves; nothing if it serves none."""
+        try:
+            found = judge_window(sample.bet, partial(one.client.entries, tree), sample.references)
+            one.judged += 1
+            return found
+        except Unchecked as e:
+            log.info("a window of %s was not judged again: %s", one.client.monitor, e)
+            return ()
 
     def _failed(self, one: _Log, problem: str) -> None:
         if problem != one.problem:

@@ -31,7 +31,9 @@ def place(tmp_path: Path, domain: TrustDomain, make_monitor: Start, outside: Out
         logs.write_text(lictor("log", "key", "-c", monitor.config).stdout)
         witness = Witness(tmp_path, "w.example", logs)
         text = monitor.config.read_text().replace("[listen]\n", f'[listen]\napi = "127.0.0.1:{api}"\n')
-        monitor.config.write_text(f"{text}{witness.table}\n[witnessing]\ninterval_s = 0.2\nquorum = 1\n")
+        monitor.config.write_text(
+            f"{text}{witness.table}\n[witnessing]\ninterval_s = 0.2\nquorum = 1\n\n[api]\nentries = true\n"
+        )
         (tmp_path / "keys").write_text(f"{witness.vkey}\n")
         rules = f'[references]\ndirectory = "{monitor.path}/bindings"\n'
         demands = f'[logs]\ndemanded = true\nwitnesses = ["{tmp_path}/keys"]\nwithin_s = 20\n'
@@ -61,11 +63,8 @@ def judge(place: Place, seq: int) -> dict[str, Any]:
     shown = place.monitor.path / f"{seq}.json"
     done = lictor("log", "disclose", str(seq), "-c", place.monitor.config, "-o", shown)
     assert done.returncode == 0, done.stderr
-    files = place.monitor.domain.agent("default")
-    context = ssl.create_default_context(cafile=str(place.monitor.domain.identity_ca))
-    context.load_cert_chain(files.cert, files.key)
     request = urllib.request.Request(f"{place.verifier.url}/disclosures", shown.read_bytes())
-    with urllib.request.urlopen(request, context=context, timeout=15) as answer:
+    with urllib.request.urlopen(request, context=context(place), timeout=15) as answer:
         said: dict[str, Any] = json.loads(answer.read())
         return said
 
@@ -90,7 +89,24 @@ def test_evidence_is_held_to_the_log(place: Place) -> None:
     actions = [e for e in place.monitor.entries() if e["agent_id"] == AGENT and "outcome_of" not in e]
     assert [judge(place, e["seq"])["verdict"] for e in actions] == ["agrees", "agrees"]
 
+    until(lambda: health(place)["judged"] > 0, 60, "a window was judged again from its entries")
+    assert {"misjudged", "other_entries"}.isdisjoint(verifier.reasons())
+
     lies(place)
+
+
+def health(place: Place) -> dict[str, Any]:
+    """What the Verifier says of the monitor's log."""
+    with urllib.request.urlopen(f"{place.verifier.url}/healthz", context=context(place), timeout=15) as answer:
+        (found,) = json.loads(answer.read())["logs"]
+        return dict(found)
+
+
+def context(place: Place) -> ssl.SSLContext:
+    files = place.monitor.domain.agent("default")
+    made = ssl.create_default_context(cafile=str(place.monitor.domain.identity_ca))
+    made.load_cert_chain(files.cert, files.key)
+    return made
 
 
 def lies(place: Place) -> None:

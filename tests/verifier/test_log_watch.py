@@ -20,17 +20,20 @@ from lictor.certs.domain import TrustDomain
 from lictor.evidence.checkpoint import CheckpointSigner
 from lictor.evidence.cosignature import Cosigner
 from lictor.evidence.tiles import Tile
+from lictor.evidence.windows import PolicyInfo, Window
 from lictor.formats import base64url
+from lictor.formats.canonical import canonical
 from lictor.formats.errors import LictorError
 from lictor.formats.keys import KeySigner
 from lictor.formats.signed_note import parse_note
-from lictor.verifier import log_watch
+from lictor.verifier import log_client, log_watch
+from lictor.verifier.appraisal import References
 from lictor.verifier.bets import parse_bet
 from lictor.verifier.config import VerifierConfig, load
 from lictor.verifier.consistency import Checked, LogState
 from lictor.verifier.log_watch import LogWatch
 from lictor.verifier.register import Register
-from lictor.verifier.tiles import Missing, Tree
+from lictor.verifier.tiles import Missing, Tree, Unchecked
 
 NAME = "spiffe://w.test/monitor/one"
 ORIGIN = "w.test/monitor/one"
@@ -127,7 +130,7 @@ class Watching:
         (self.log,) = self.watch._logs
 
     async def _state(self, monitor: str) -> LogState:
-        return self.register.logs.state(monitor)
+        return self.register.logs.state(monitor, References())
 
     async def _take(self, monitor: str, checked: Checked) -> None:
         self.found.append(checked)
@@ -170,7 +173,7 @@ async def test_what_bets_rest_on_is_seen_to_be_in_the_log(serve: Serve, watching
     assert await one.round() == Checked(server.log.tree(), (10, 290, 300))
     server.log, server.size = Tiled(1000), 1000
     assert await one.round() == Checked(server.log.tree())
-    assert one.watch.health() == [{"monitor": NAME, "size": 1000, "problem": ""}]
+    assert one.watch.health() == [{"monitor": NAME, "size": 1000, "judged": 0, "problem": ""}]
 
 
 async def test_a_log_that_forks_for_others(serve: Serve, watching: Start) -> None:
@@ -252,6 +255,7 @@ async def test_what_is_not_answered_in_time_is_left(
 ) -> None:
     """A log that says nothing keeps its own thread only, and not for ever."""
     monkeypatch.setattr(log_watch, "READ_S", 0.2)
+    monkeypatch.setattr(log_client, "ANSWER_S", 3600)
     server = await serve()
     one = watching(server)
     server.hold.clear()
@@ -259,6 +263,62 @@ async def test_what_is_not_answered_in_time_is_left(
     server.hold.set()
     monkeypatch.setattr(log_watch, "READ_S", 30)
     assert (await one.round()).newest.size == 300
+
+
+def recorded(agent: str, began: float, count: int) -> list[bytes]:
+    """Entries of an agent, one a second."""
+    action = {
+        "agent_id": agent,
+        "action_type": "http_request",
+        "action_target": "https://a.test/",
+        "action_parameters": {},
+    }
+    said = {"policy_id": "urn:p", "version": "1.0.0", "binding": "d1", "behavior_id": "b", "result": "pass"}
+    more = {"decision": "allow", "reason": "allowed", "behaviors": [said], "wid": "w", "node": "n", "lineage": "root"}
+    return [canonical({**action, **more, "seq": n, "timestamp": began + n}) for n in range(count)]
+
+
+@pytest.mark.parametrize("lie", ["", "an entry less", "another entry"])
+async def test_a_window_is_judged_again_from_what_is_served(
+    serve: Serve, watching: Start, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    server = await serve()
+    began = time.time() - 900
+    entries = recorded(server.pusher.agent, began, 600)
+    window = Window(server.pusher.agent, PolicyInfo("urn:p", "", "d1", {}), began, 0, None)
+    for seq, data in enumerate(entries[300:520], 300):
+        if not (lie == "an entry less" and seq == 400):
+            window.add(seq, data.replace(b"a.test", b"b.test") if lie and seq == 401 else data)
+    server.log.hold(entries)
+    server.size = 600
+    one = watching(server)
+    root = base64url.encode(server.log.tree().root)
+    ext = {"first_seq": 300, "count": window.count, "checkpoint_size": 600, "checkpoint_root": root}
+    times = {"start": began + 299.5, "end": began + 519.5}
+    one.push(server.pusher.bet(ext=ext, bhv_window=times, bhv_evidence=window.evidence(), iat=int(time.time())))
+    assert (await one.round()).judged == (), "of a log that was never looked at nothing is chosen"
+    one.log.sampled = -log_watch.SAMPLE_S
+    assert [what for what, _ in (await one.round()).judged] == (["other_entries"] if lie else [])
+    assert one.watch.health()[0]["judged"] == 1
+    asked = len(server.log.asked)
+    assert (await one.round()).judged == ()
+    assert len(server.log.asked) == asked, "not as often as the log is looked at"
+
+
+@pytest.mark.parametrize("how", ["others", "too few", "none"])
+async def test_entries_that_are_not_those_of_the_log_are_not_taken(serve: Serve, watching: Start, how: str) -> None:
+    server = await serve()
+    one = watching(server)
+    tree = server.log.tree()
+    client = one.log.client
+
+    async def read() -> list[tuple[int, bytes]]:
+        return await asyncio.to_thread(lambda: list(client.entries(tree, 250, 260)))
+
+    assert await read() == [(n, b"%d 0" % n) for n in range(250, 260)]
+    server.log.entries = {"others": Tiled(300, fork=255).entries, "too few": server.log.entries[:255], "none": []}[how]
+    with pytest.raises(Unchecked, match="is not the one of its log" if how == "others" else "ends too early"):
+        await read()
 
 
 async def test_rounds_go_on_whatever_happens(
@@ -282,6 +342,6 @@ async def test_rounds_go_on_whatever_happens(
     again.port = server.port
     await again.start()
     await until(lambda: one.log.size == 300)
-    assert one.watch.health() == [{"monitor": NAME, "size": 300, "problem": ""}]
+    assert one.watch.health() == [{"monitor": NAME, "size": 300, "judged": 0, "problem": ""}]
     await one.watch.stop()
     await again.runner.cleanup()
