@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from end_to_end.world import binding, free_port
 
 from lictor.bindings.model import Binding
 from lictor.bindings.schema import load_binding
+from lictor.certs.bundle import make_bundle
 from lictor.certs.domain import TrustDomain
 from lictor.evidence.entry import Tokens
 from lictor.formats.canonical import canonical
@@ -35,7 +37,9 @@ def domain(tmp_path_factory: pytest.TempPathFactory) -> TrustDomain:
     return made
 
 
-def config(folder: Path, domain: TrustDomain, name: str, port: int, monitor: str = "b", evidence: str = "") -> Config:
+def config(
+    folder: Path, domain: TrustDomain, name: str, port: int, monitor: str = "b", evidence: str = "", more: str = ""
+) -> Config:
     path = folder / f"{name}.toml"
     evidence = evidence or f"https://127.0.0.1:{port}"
     path.write_text(
@@ -45,6 +49,7 @@ def config(folder: Path, domain: TrustDomain, name: str, port: int, monitor: str
         f'[bindings]\ndirectory = "."\n[ledger]\npath = "l.db"\n'
         f'[[target]]\nurn = "{URN}"\nkind = "agent"\nmatch = ["https://b.example/**"]\n'
         f'agent = "spiffe://h.test/agent/b"\nmonitor = "spiffe://h.test/monitor/{monitor}"\nevidence = "{evidence}"\n'
+        + more
     )
     return load(path)
 
@@ -163,6 +168,29 @@ async def test_fetched_once_it_answers_again(two: Two, monkeypatch: pytest.Monke
 async def test_a_target_that_the_catalog_does_not_know(two: Two) -> None:
     assert "the catalog does not say" in await two.a().deliver("urn:test:other", REQUEST, TOKENS)
     assert await two.a().fetch("urn:test:other", "node", {}) == {}
+
+
+async def test_across_trust_domains(domain: TrustDomain, tmp_path: Path) -> None:
+    """By their trust bundles: without that of the caller's the callee's monitor does not let it in."""
+    partner = TrustDomain.create(tmp_path / "partner", "p.test")
+    partner.add_monitor("a")
+    known = {}
+    for name, made in (("h.test", domain), ("p.test", partner)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(make_bundle(made)))
+        known[name] = f'[[federation]]\ntrust_domain = "{name}"\nbundle = "{name}.json"\n'
+    them, port = "spiffe://p.test/monitor/a", free_port()
+    said = []
+    for bundle in ("", known["p.test"]):
+        made = config(tmp_path, domain, "b", port, more=bundle)
+        b = Apart(made, lambda: callers(subjects=[them]))
+        await b.start()
+        a = Apart(config(tmp_path, partner, "a", port, more=known["h.test"]), callers)
+        said.append(await a.deliver(URN, REQUEST, TOKENS))
+        taken = await b.take(them, REQUEST)
+        await a.stop()
+        await b.stop()
+    assert "cannot be reached" in said[0]
+    assert (said[1], taken) == ("", TOKENS)
 
 
 async def test_without_a_listener_nothing_waits(tmp_path: Path, domain: TrustDomain) -> None:
