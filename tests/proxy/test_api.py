@@ -241,3 +241,15 @@ async def test_a_port_in_use_is_named(serve: Serve) -> None:
     with pytest.raises(UsageError, match=f"listen.api: 127.0.0.1:{served.port}"):
         await other.start("127.0.0.1", served.port)
     await other.stop()
+
+
+async def test_what_the_monitor_says_of_itself(serve: Serve) -> None:
+    """The newest; nothing while there is none."""
+    served = await serve()
+    status, _, body = await served.get("/monitor")
+    assert (status, body) == (404, b"the monitor has not described itself yet\n")
+    for number in range(2):
+        served.ledger.put_document("description", f"d{number}", {"token": f"a.{number}.c"})
+    await served.ledger.commit()
+    status, headers, body = await served.get("/monitor")
+    assert (status, headers["Content-Type"], body) == (200, "application/monitor-description+jwt", b"a.1.c")

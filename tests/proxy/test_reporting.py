@@ -48,6 +48,7 @@ class Scene:
         self.reply: Reply = accepted
         self.pushed: list[list[str]] = []
         self.keys: list[Any] = []
+        self.descriptions: list[str] = []
         self.reporting: Reporting | None = None
         self._bets = Pusher(domain.monitor("one"), "spiffe://r.test/agent/a")
 
@@ -65,6 +66,7 @@ class Scene:
             body = orjson.loads(await request.read())
             self.pushed.append(body["bets"])
             self.keys = body["keys"]
+            self.descriptions = body["descriptions"]
             found = self.reply(body["bets"])
             return found if isinstance(found, web.Response) else await found
 
@@ -90,9 +92,9 @@ class Scene:
             await reporting.stop()
             await self.ledger.close()
 
-    async def issue(self, count: int = 1) -> list[str]:
+    async def issue(self, count: int = 1, **ext: str) -> list[str]:
         """So many BETs, durable."""
-        tokens = [self._bets.bet() for _ in range(count)]
+        tokens = [self._bets.bet(ext=ext) for _ in range(count)]
         for token in tokens:
             self.ledger.add_bet(BetRow(token[-40:], "a", "p", 0, 0, 0.0, 1.0, token))
         await self.ledger.commit()
@@ -138,6 +140,25 @@ async def test_each_is_pushed_at_once_with_its_key(scene: Scene) -> None:
     assert [key["iss"] for key in scene.keys] == ["spiffe://r.test/monitor/one"]
     second = await scene.issue()
     await until(lambda: scene.pushed == [first, second])
+
+
+async def test_what_the_evidence_names_comes_along(scene: Scene) -> None:
+    """Descriptions of the monitor: those that these BETs name, whenever they were made, and no others."""
+    for digest in ("d1", "d2", "d3"):
+        scene.ledger.put_document("description", digest, {"token": f"token of {digest}"})
+    await scene.issue()
+    await scene.issue(description="d1")
+    await scene.issue(2, description="d3")
+    start(scene)
+    await until(lambda: scene.pushed)
+    assert scene.descriptions == ["token of d1", "token of d3"]
+    scene.ledger.put_document("description", "d4", {"token": "token of d4"})
+    await scene.issue(description="d4")
+    await until(lambda: len(scene.pushed) == 2)
+    assert scene.descriptions == ["token of d4"]
+    await scene.issue(description="unknown")
+    await until(lambda: len(scene.pushed) == 3)
+    assert scene.descriptions == []
 
 
 async def test_what_was_there_before_comes_first_and_never_again(scene: Scene) -> None:
