@@ -131,7 +131,7 @@ class Ingress:
         if back.head:
             return self._control.delegation_response(exchange.receipts[0].node, lambda t: _answer(flow, t))
         if not self._ingress.fetched:
-            log.error("the answer is signed as one that must not be touched, and nothing can be fetched here")
+            log.error("an answer is signed so that no evidence can be added: set listen.evidence, where it is fetched")
             flow.kill()
         return None
 

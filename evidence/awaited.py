@@ -84,7 +84,7 @@ class Awaited:
         return {**found[0].common, "action_target": found[1]} if found is not None else None
 
     def take_over(self, seq: int) -> None:
-        """Its outcome does not depend on its source any more."""
+        """How it ended is known by now, though not recorded: its source may go."""
         if (found := self._actions.get(seq)) is not None:
             self._actions[seq] = replace(found[0], source=None), found[1]
 

@@ -82,6 +82,7 @@ class Recorder:
         self._issuer = Issuer(ledger, signer, monitor_id, tuple(audience) or (monitor_id,))
         self._agents = Agents(ledger, self._issuer, policies_for, interval, jitter)
         self._awaited = Awaited(ledger)
+        self.take_over = self._awaited.take_over
         self._revoked = Revoked(ledger, stored, monitor_id)
         self.delegations = Delegations(ledger, self._awaited, self._holds, self._revoked)
         self._replay = ReplayMemory(stored.nodes(), ledger.now())
@@ -243,10 +244,6 @@ class Recorder:
         if action is None:
             raise UsageError(f"no outcome is awaited of entry {draft.outcome_of}: it has one, or was denied")
         self._add_outcome(action, draft)
-
-    def take_over(self, seq: int) -> None:
-        """How this action ended is known by now: whoever would have said its outcome may go."""
-        self._awaited.take_over(seq)
 
     async def lost(self, source: object) -> None:
         """`source` is gone: its actions have the outcome `unknown` and the delegations that it served are over."""
