@@ -30,6 +30,7 @@ _COLOURS = {"intact": "green", "bad": "red", "prefix_only": "yellow", "gap": "ye
 
 _STATES = {
     "agreed": "of which both monitors recorded the same",
+    "broken_off": "that broke off, so that what the monitors recorded of it could not be compared",
     "refused": "not taken by the callee",
     "open": "without an outcome yet",
     "one_sided": "of which one monitor's record is not there",

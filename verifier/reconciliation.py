@@ -30,7 +30,7 @@ from ..formats.errors import FormatError
 from .chain import Chain, Node, Problem
 from .log import is_ledger
 
-State = Literal["agreed", "refused", "open", "one_sided", "contradicted"]
+State = Literal["agreed", "broken_off", "refused", "open", "one_sided", "contradicted"]
 LET_OUT = frozenset(("allow", "flag"))
 CAME_LATER = ("trailers", "fetched")
 """What an outcome says of evidence that came once the answer had ended."""
@@ -64,8 +64,9 @@ class End:
 class Edge:
     """One delegation; `caller` and `callee` are agents, "" where the files do not say.
 
-    `state`: agreed; refused (the callee did not take it, or nothing arrived); open (an outcome is still to come);
-    one_sided (the other end is in none of the files); contradicted.
+    `state`: agreed; broken_off (at one end at least, so nothing was compared); refused (the callee did not take it, or
+    nothing arrived); open (an outcome is still to come); one_sided (the other end is in none of the files);
+    contradicted.
     """
 
     state: State
@@ -100,7 +101,7 @@ def reconcile(paths: Iterable[Path], chain: Chain) -> tuple[list[Edge], list[Pro
             problems += _without_callee(out, logs, chain)
         for end in found:
             differences = list(_differences(out, end, chain))
-            state: State = "contradicted" if differences else "agreed" if end.outcome and out.outcome else "open"
+            state: State = "contradicted" if differences else _state_of(out, end)
             edges.append(Edge(state, out.wid, out.node, out.agent, end.agent, end.node))
             problems += [_contradiction(out, end, what) for what in differences]
             problems += [*tokens.missing_node(end), *tokens.missing_evidence(out, end)]
@@ -113,6 +114,12 @@ def reconcile(paths: Iterable[Path], chain: Chain) -> tuple[list[Edge], list[Pro
             edges.append(Edge("one_sided", end.wid, node, end.caller, end.agent, end.node))
             problems.append(_without_caller(node, end, logs))
     return edges, problems
+
+
+def _state_of(out: End, end: End) -> State:
+    if not (out.outcome and end.outcome):
+        return "open"
+    return "agreed" if out.outcome.get("complete") and end.outcome.get("complete") else "broken_off"
 
 
 def _state_alone(out: End) -> State:

@@ -154,6 +154,8 @@ def test_a_monitor_is_restarted_in_mid_delegation(
     pair.settle()
     code, shown = pair.verify()
     assert (code, shown["chain"]["problems"]) == (0, []), shown["logs"]
+    states = {edge["node"]: edge["state"] for edge in shown["chain"]["edges"]}
+    assert (states[node], states[jti(pair.tokens())]) == ("broken_off", "agreed")
     assert [log["verdict"] for log in shown["logs"]] == ["intact", "intact"]
 
 

@@ -134,6 +134,15 @@ def test_the_ends_differ(files: Files, name: str) -> None:
     assert what in " ".join(problem.what for problem in problems)
 
 
+@pytest.mark.parametrize("side", ["caller", "callee"])
+def test_what_broke_off_is_not_said_to_agree(files: Files, side: str) -> None:
+    unknown = {"status": 0, "complete": False, "error": "unknown: the monitor ended"}
+    caller = [outgoing(), ended(outgoing(), **unknown)] if side == "caller" else CALLER
+    callee = [incoming(), ended(incoming(), **unknown)] if side == "callee" else CALLEE
+    edges, problems = reconcile([files.write(ONE, caller), files.write(TWO, callee)], chain())
+    assert ([edge.state for edge in edges], problems) == (["broken_off"], [])
+
+
 def test_brought_by_another_monitor(files: Files) -> None:
     _, problems = reconcile([files.write(f"{TD}/monitor/three", CALLER), files.write(TWO, CALLEE)], chain())
     assert "the monitor that brought it" in problems[0].what
