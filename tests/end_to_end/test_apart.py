@@ -376,6 +376,7 @@ def test_both_logs_agree(pair: Pair) -> None:
     ledgers = [str(monitor.path / "data" / "ledger.sqlite") for monitor in ends.values()]
     command = ["chain", "verify", *ledgers, "--trust", str(pair.domain.identity_ca), "--json"]
     shown = json.loads(CliRunner().invoke(cli, command).output)
+    assert [log["verdict"] for log in shown["logs"]] == ["intact", "intact"]
     edges = {edge["node"]: edge["state"] for edge in shown["chain"]["edges"]}
     assert {edges[node] for node in sent} == {"agreed"}
     assert [p for p in shown["chain"]["problems"] if p["jti"] in sent] == []
