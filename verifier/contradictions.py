@@ -14,13 +14,13 @@ MAX_KEPT = 1000
 """How many of one monitor are kept, the first ones."""
 WHOLE_LOG = ""
 """The agent of those that concern whatever the monitor says."""
-OF_WHOLE_LOG = frozenset(("two_histories", "log_shrank", "misjudged", "other_entries", "misdescribed"))
+OF_WHOLE_LOG = frozenset(("two_histories", "log_shrank", "misdescribed"))
 Found = tuple[str, str]
 """What was found, for machines and in words."""
 
 
 def keep(db: sqlite3.Connection, issuer: str, agent: str, found: Iterable[Found], now: float) -> tuple[str, ...]:
-    """Hold these against a monitor, and against what it said of `agent` or, if they are of that kind, of all. Texts."""
+    """Hold these against a monitor, in what it said of `agent`, or (WHOLE_LOG, or such a kind) of all. Their texts."""
     texts = []
     for what, text in found:
         texts.append(text)

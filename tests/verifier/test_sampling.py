@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lictor.evidence.bet import Bet
+from lictor.evidence.bet import EMPTY_EVIDENCE, Bet
 from lictor.evidence.sqlite_store import SqliteReader
 from lictor.evidence.windows import DEFAULT_DENY, PolicyInfo
 from lictor.verifier import sampling
@@ -63,6 +63,8 @@ def test_a_bet_over_other_entries_is_found(log: Entries) -> None:
     ):
         assert log.judge(replace(one, ext={**one.ext, **changes})) == ["other_entries"], changes
     assert log.judge(replace(one, evidence="x" * 43)) == ["other_entries"]
+    empty = replace(one, evidence=EMPTY_EVIDENCE, ext={**one.ext, "count": 0, "first_seq": size})
+    assert log.judge(empty) == ["other_entries"], "what it leaves out stands before the place that it names"
     assert log.judge(replace(one, end=(one.start + one.end) / 2)) == ["other_entries"]
 
 
@@ -88,7 +90,7 @@ class Fake:
         return self._known[info.digest]
 
 
-def test_what_behaviors_counted_is_found(log: Entries, severities: References) -> None:
+def test_what_behaviors_counted_is_found(log: Entries, severities: References, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [log.judge(one, severities) for one in log.bets] == [[]] * len(log.bets)
     one = log.some()
     (first, *rest) = one.details
@@ -102,8 +104,12 @@ def test_what_behaviors_counted_is_found(log: Entries, severities: References) -
         assert log.judge(replace(one, **lie), severities) == ["other_entries"], lie
         assert log.judge(replace(one, **lie)) == [], "nothing is known of a binding of which there is no copy"
     denied = next(one for one in log.bets if one.ext.get("default_denied") and one.policy == DEFAULT_DENY.policy_id)
-    fewer = replace(denied, ext={**denied.ext, "default_denied": 0, "binding_digest": one.ext["binding_digest"]})
-    assert log.judge(fewer, severities) == ["other_entries"]
+    ext = {**denied.ext, "binding_digest": ""}
+    nothing = References(bindings={"": DEFAULT_DENY})  # type: ignore[dict-item]
+    monkeypatch.setattr(sampling, "PolicyInfo", Fake({"": DEFAULT_DENY}))
+    assert log.judge(replace(denied, ext=ext), nothing) == []
+    hidden = replace(denied, result="pass", ext={**ext, "default_denied": 0})
+    assert log.judge(hidden, nothing) == ["other_entries"], "what it does not say it does not count either"
 
 
 def test_an_entry_that_is_not_what_its_binding_says_is_found(log: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
