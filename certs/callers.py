@@ -24,6 +24,8 @@ from .revocation import RevocationList
 log = logging.getLogger(__name__)
 
 HANDSHAKE_S = 10.0
+SILENT_S = 10.0
+"""How long after the time for its handshake a connection may bring no whole request."""
 IDLE_S = 30.0
 CONNECTIONS = 128
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -63,6 +65,8 @@ class Callers:
         self.app = web.Application(middlewares=[self._guarded], client_max_size=max_body)
         self._runner = web.AppRunner(self.app, access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=1.0)
         self._server: asyncio.Server | None = None
+        self._silent: dict[int, asyncio.TimerHandle] = {}
+        """What ends the connections that have brought no request yet."""
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises UsageError if that cannot be."""
@@ -81,16 +85,29 @@ class Callers:
     def _protocol(self) -> asyncio.BaseProtocol:
         server = self._runner.server
         assert server is not None
-        return server() if len(server.connections) < CONNECTIONS else _Full()
+        if len(server.connections) >= CONNECTIONS:
+            return _Full()
+        made = server()
+        end = asyncio.get_running_loop().call_later(HANDSHAKE_S + SILENT_S, self._end_silent, made)
+        self._silent[id(made)] = end
+        return made
+
+    def _end_silent(self, connection: web.RequestHandler) -> None:
+        del self._silent[id(connection)]
+        connection.force_close()
 
     async def stop(self) -> None:
         """Stop listening."""
         if self._server is not None:
             self._server.close()
+        for end in self._silent.values():
+            end.cancel()
         await self._runner.cleanup()
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if (end := self._silent.pop(id(request.protocol), None)) is not None:
+            end.cancel()
         try:
             request[CALLER] = self._identify(request)
             return await handler(request)

@@ -13,6 +13,7 @@ admitted, or not, as if it had brought the lines itself.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -35,6 +36,7 @@ from .config import Config
 log = logging.getLogger(__name__)
 
 MAX_DELIVERY = 256 * 1024
+READ_S = 5.0
 DELIVERED_S = 30.0
 LEFT_S = 60.0
 _NAME = re.compile("[A-Za-z0-9_-]{1,64}")
@@ -68,7 +70,10 @@ class EvidenceListener:
     async def _deliver(self, request: web.Request) -> web.Response:
         name = self._named(request)
         try:
-            tokens = read_tokens(await request.read())
+            async with asyncio.timeout(READ_S):
+                tokens = read_tokens(await request.read())
+        except TimeoutError:
+            return web.Response(status=408, text=f"the body did not come within {READ_S:g} seconds\n")
         except FormatError as e:
             return web.Response(status=400, text=f"{e}\n")
         problem = self._delivered.put(request[CALLER], name, tokens, time.monotonic())

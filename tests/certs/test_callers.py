@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
+from lictor.certs import callers as callers_module
 from lictor.certs.authority import CLIENT_AUTH, Issuer, issue, new_key, pem
 from lictor.certs.bundle import make_bundle
 from lictor.certs.callers import CALLER, Callers, Listener
@@ -123,3 +124,27 @@ async def test_a_partner_that_is_revoked_is_refused_at_its_next_request(world: W
         (200, f"spiffe://{PARTNER}/monitor/m"),
         (403, f"the certificate of spiffe://{PARTNER}/monitor/m is revoked"),
     ]
+
+
+async def test_a_connection_that_brings_no_request_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is let in can hold no room that way; one that asks keeps its connection."""
+    monkeypatch.setattr(callers_module, "HANDSHAKE_S", 1.0)
+    monkeypatch.setattr(callers_module, "SILENT_S", 0.0)
+    listener = world.listener()
+    callers = Callers(listener, 1024)
+    callers.app.router.add_get("/", lambda request: web.Response())
+    await callers.start("127.0.0.1", 0)
+    assert callers._server is not None
+    port = callers._server.sockets[0].getsockname()[1]
+    context = world.caller(OWN, f"spiffe://{OWN}/agent/a")
+    half = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    asking = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    half[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n")
+    asking[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await asking[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    assert await asyncio.wait_for(half[0].read(), 15) == b"", "ended without an answer"
+    asking[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await asking[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    assert callers._silent == {}
+    asking[1].close()
+    await callers.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
@@ -14,6 +15,7 @@ from end_to_end.world import binding, free_port
 from lictor.bindings.model import Binding
 from lictor.bindings.schema import load_binding
 from lictor.certs.bundle import make_bundle
+from lictor.certs.contexts import client_context
 from lictor.certs.domain import TrustDomain
 from lictor.evidence.entry import Tokens
 from lictor.formats.canonical import canonical
@@ -246,3 +248,13 @@ def test_what_cannot_be_left_is_logged(
     with caplog.at_level(logging.ERROR):
         listener.leave(A, ["node-1"], TOKENS)
     assert "the evidence about the delegation node-1 cannot be fetched" in caplog.text
+
+
+async def test_a_body_that_does_not_come(two: Two, domain: TrustDomain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lictor.proxy.evidence_listener.READ_S", 0.1)
+    files = domain.monitor("a")
+    context = client_context(domain.identity_ca, files.cert, files.key)
+    reader, writer = await asyncio.open_connection("127.0.0.1", two.port, ssl=context)
+    writer.write(b"PUT /deliveries/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 408")
+    writer.close()
