@@ -183,7 +183,7 @@ REFUSED: dict[str, tuple[Make, str, str]] = {
         "alg is 'HS256', expected EdDSA",
     ),
     "alg ES256 under a key of Ed25519": (
-        text(lambda m, claims: _with_alg(m, claims, "ES256")),
+        text(lambda m, claims: with_alg(m, claims, "ES256")),
         "ect_invalid",
         "does not belong to its key",
     ),
@@ -284,7 +284,7 @@ REFUSED: dict[str, tuple[Make, str, str]] = {
 }
 
 
-def _with_alg(m: Attacker, claims: Mapping[str, Any], alg: str) -> str:
+def with_alg(m: Attacker, claims: Mapping[str, Any], alg: str) -> str:
     signed = f"{part({'alg': alg, 'typ': ECT, 'kid': m.signer.kid})}.{part(claims)}"
     return f"{signed}.{base64url.encode(m.signer.sign(signed.encode()))}"
 

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from end_to_end.attackers import MESSAGE, Attacker, tls
-from end_to_end.refused_delegations import REFUSED, Sent, after, issued, node, two
+from end_to_end.refused_delegations import REFUSED, Sent, after, issued, node, text, two, with_alg
 from end_to_end.world import Monitor, Server, binding, target, until
 
 from lictor.certs.authority import DOCUMENT_SIGNING, Issuer, issue, pem
@@ -143,6 +143,7 @@ TAKEN: dict[str, Callable[[Attacker, Attacker], Sent]] = {
     "as lictor writes it": node(),
     "first generation": of_generation("wimse-exec+jwt", "par", "ext"),
     "second generation": of_generation("exec+jwt", "pred", "ect_ext"),
+    "alg Ed25519, its newer name": text(lambda m, claims: with_alg(m, claims, "Ed25519")),
     "an extension of 4096 bytes": node(ext={"a": "x" * (4096 - len('{"a":""}'))}, ect_ext=None),
     "an extension of depth 5": node(ext={"a": {"a": {"a": {"a": 1}}}}, ect_ext=None),
     "28 s from the future": issued(28),

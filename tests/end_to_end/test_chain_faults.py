@@ -194,8 +194,8 @@ def test_the_clocks_of_two_monitors_differ(make_pair: Callable[..., Pair]) -> No
 class Liar:
     """Listens where the Verifier would, with some certificate, and answers whatever is pushed in one way."""
 
-    def __init__(self, port: int, cert: Path, key: Path, answer: bytes) -> None:
-        self.pushed = 0
+    def __init__(self, port: int, cert: Path, key: Path, answer: Callable[[int], bytes]) -> None:
+        self.pushed: set[str] = set()
         self._answer = answer
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(cert, key)
@@ -213,8 +213,9 @@ class Liar:
                 file = tls.makefile("rb")
                 lines = [*iter(lambda file=file: file.readline().strip().lower(), b"")]
                 length = next(int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length"))
-                self.pushed += bool(json.loads(file.read(length))["bets"])
-                tls.sendall(self._answer)
+                bets = json.loads(file.read(length))["bets"]
+                self.pushed.update(bets)
+                tls.sendall(self._answer(len(bets)))
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
@@ -227,32 +228,41 @@ def http_200(body: bytes, more: int = 0) -> bytes:
     return head + str(len(body) + more).encode() + b"\r\n\r\n" + body
 
 
-LIES = {
-    "evidence does not reach the Verifier": http_200(b"\x00\xff"),
-    "has more than 1048576 octets": http_200(b" " * (2 << 20), 1 << 30),
+def not_accepted(count: int) -> bytes:
+    return http_200(json.dumps({"verdicts": [{"accepted": False, "problem": "never"}] * count}).encode())
+
+
+LIES: dict[str, Callable[[int], bytes]] = {
+    "the Verifier does not accept a BET: never": not_accepted,
+    "evidence does not reach the Verifier": lambda count: http_200(b"\x00\xff"),
+    "has more than 1048576 octets": lambda count: http_200(b" " * (2 << 20), 1 << 30),
 }
 
 
 def test_the_verifier_lies(pair: Pair, domain: TrustDomain, tmp_path: Path, make_monitor: Making) -> None:
-    """Whatever it says, work goes on, and once it tells the truth everything is there."""
+    """Whatever it says, work goes on; once it tells the truth all is there that it has not said it will never take."""
     verifier = VerifierProcess(tmp_path / "verifier", domain)
     at = target(URN_B, "agent", f"{pair.url}**", agent=AGENT_B)
     rules = {"main": binding(delegation=[URN_B])}
     caller = make_monitor("lied-to", rules, at, more=verifier.table, start=False)
     told = Pair(caller, pair.callee, pair.agent)
     caller.start()
+    lost: set[str] = set()
     for said, answer in LIES.items():
         with contextlib.closing(Liar(verifier.port, verifier.files.cert, verifier.files.key, answer)) as liar:
             assert told.hand_on().status_code == 200
             until(lambda liar=liar, said=said: liar.pushed and said in caller.output(), 60, said)
+            lost |= liar.pushed if answer is not_accepted else set()
     other = domain.monitor(pair.callee.name)
     with contextlib.closing(Liar(verifier.port, other.cert, other.key, answer)) as liar:
         assert told.hand_on().status_code == 200
         until(lambda: f"{other.spiffe_id}, expected" in caller.output(), 60, "another's certificate")
-        assert liar.pushed == 0
+        assert not liar.pushed
     verifier.start()
     assert told.hand_on().status_code == 200
-    until(lambda: len(caller.tokens("bets")) >= 4 and sorted(caller.tokens("bets")) == sorted(verifier.tokens()), 60)
+    until(lambda: len(caller.tokens("bets")) >= 5 and {*caller.tokens("bets")} - lost == {*verifier.tokens()}, 60)
+    assert len(lost) == 1
+    assert len(verifier.tokens()) == len(set(verifier.tokens()))
     verifier.stop()
     told.settle()
     code, shown = told.verify()
