@@ -90,7 +90,7 @@ class Messages(Http1Connection):
                 return
             if read is None:
                 return
-            if isinstance(read, h11.Data):
+            if type(read) is h11.Data:  # h11's events are of an abstract class, which isinstance asks
                 if data := bytes(read.data):
                     yield ReceiveHttp(self.ReceiveData(self.stream_id, data))
             else:

@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 from middle import HTTP1, HTTP2, Client2, Middle, request1
+from mitmproxy import connection
+from mitmproxy.net.http import http1
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._events import RequestData, ResponseData
 
 from lictor.engine.http1_messages import MAX_LINES, Messages, kept_trailers
+from lictor.engine.request_reader import RequestReader
+from lictor.engine.response_reader import ResponseReader
 
 CHUNKED = b"POST /x HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n"
 UNFINISHED = {
@@ -89,3 +95,53 @@ def test_evidence_after_a_request_is_nobodys(monkeypatch: pytest.MonkeyPatch) ->
     middle = Middle(monkeypatch, HTTP1, HTTP1)
     middle.send(middle.client, CHUNKED + EVIDENCE)
     assert middle.take(middle.servers[0]).endswith(b"0\r\n\r\n")
+
+
+REQUESTS = {
+    "plain": b"GET / HTTP/1.1\r\nHost: a\r\n",
+    "a body": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n",
+    "chunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n",
+    "HEAD": b"HEAD / HTTP/1.1\r\nHost: a\r\n",
+    "CONNECT": b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n",
+    "close": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n",
+    "close among others": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, close\r\n",
+    "Close": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n",
+    "HTTP/1.0": b"GET / HTTP/1.0\r\nHost: a\r\n",
+    "HTTP/1.0 kept alive": b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n",
+}
+RESPONSES = {
+    "plain": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n",
+    "kept alive": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\n",
+    "close": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n",
+    "no number": b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n",
+    "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n",
+    "chunked, with a length": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+    "a length until it ends": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nContent-Length: 3\r\n",
+    "until it ends": b"HTTP/1.1 200 OK\r\n",
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n",
+    "no content": b"HTTP/1.1 204 No Content\r\n",
+    "switching": b"HTTP/1.1 101 Switching Protocols\r\nContent-Length: 0\r\n",
+}
+
+
+@pytest.mark.parametrize("side", [(RequestReader, _http1.Http1Server), (ResponseReader, _http1.Http1Client)])
+@pytest.mark.parametrize("asked", REQUESTS)
+@pytest.mark.parametrize("answered", RESPONSES)
+def test_a_connection_goes_on_where_mitmproxy_lets_it(side: tuple[Any, Any], asked: str, answered: str) -> None:
+    ours, theirs = (ended(reader, REQUESTS[asked], RESPONSES[answered]) for reader in side)
+    assert ours == theirs
+
+
+def ended(made: Any, asked: bytes, answered: bytes) -> tuple[Any, ...]:
+    """What a reader commands, and how it stands, after the end of the request and after that of the response."""
+    client = connection.Client(peername=("a", 1), sockname=("b", 2))
+    reader = made(Context(client, SimpleNamespace()))  # type: ignore[arg-type]
+    reader.stream_id = 1
+    reader.request = http1.read_request_head(asked.splitlines())
+    reader.response = http1.read_response_head(answered.splitlines())
+    seen: list[Any] = []
+    for end in ({"request": True}, {"response": True}):
+        seen += [type(command) for command in reader.mark_done(**end)]
+        seen += [reader.state.__name__, reader.stream_id, reader.request is None, reader.response is None]
+    return tuple(seen)
