@@ -38,10 +38,8 @@ def place(exchange: Exchange) -> tuple[str, str, int, str]:
 
 def facts_of(request: http.Request, exchange: Exchange, body: bytes | None) -> RequestFacts:
     """The request as plain values."""
-    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.headers.fields)
-    return RequestFacts(
-        request.method, exchange.scheme, exchange.host, exchange.port, exchange.path, exchange.query, headers, body
-    )
+    fields = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.headers.fields]
+    return RequestFacts(request.method, *place(exchange), exchange.query, tuple(fields), body)
 
 
 def as_action(exchange: Exchange, action: Classified) -> Action:

@@ -17,6 +17,7 @@ from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ReverseMode
 
 from ..bindings.classification import classify, needs_body
+from ..bindings.criterion import Reads
 from ..bindings.facts import Classified, Unclassifiable
 from ..bindings.keep import NOTHING
 from ..bindings.model import ActionType, Decision, Verdict
@@ -143,9 +144,10 @@ class Enforce:
                 why = NameRefused("upgrade_refused", f"{target.protocol} is not spoken over WebSocket")
                 return self._refuse_name(flow, exchange, why)
         signed = target is not None and target.kind == "agent" and ways.is_signed(request.headers)
-        if signed or needs_body(target, request.method, policy.reads(agent, target, place(exchange))):
+        reads = policy.reads(agent, target, place(exchange))
+        if signed or needs_body(target, request.method, reads):
             return self._announced_too_large(flow, exchange)
-        return self._judge(flow, exchange, None)
+        return self._judge(flow, exchange, None, reads)
 
     def request(self, flow: http.HTTPFlow) -> Hooked:
         exchange = exchange_of(flow)
@@ -215,12 +217,15 @@ class Enforce:
         text = f"the body of {length} bytes exceeds {self._settings.judged_body_bytes}, and this one must be read"
         return self._refuse_name(flow, exchange, NameRefused("body_too_large", text))
 
-    def _judge(self, flow: http.HTTPFlow, exchange: Exchange, body: bytes | None) -> Hooked:
+    def _judge(self, flow: http.HTTPFlow, exchange: Exchange, body: bytes | None, reads: Reads | None = None) -> Hooked:
+        """`reads` is the policy's answer for this request, where it was asked just now."""
         policy = self._policy()
         facts = facts_of(flow.request, exchange, body)
         try:
-            target = policy.catalog.find(*place(exchange))
-            actions = classify(policy.catalog, facts, policy.reads(exchange.agent_id, target, place(exchange)))
+            if reads is None:
+                target = policy.catalog.find(*place(exchange))
+                reads = policy.reads(exchange.agent_id, target, place(exchange))
+            actions = classify(policy.catalog, facts, reads)
             if body:
                 session = flow.request.headers.get("mcp-session-id", "")
                 opened = open_answers(self._settings.salt, exchange.agent_id, session, actions, body)

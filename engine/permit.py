@@ -65,7 +65,8 @@ class PermitStream(GatedStream):
             self.context.connecting(-1)  # type: ignore[attr-defined]
 
     def check_killed(self, emit_error_hook: bool) -> CommandGenerator:
-        if (yield from super().check_killed(emit_error_hook)):
+        may_be_killed = self.flow.error is not None or self._paused_event_queue
+        if may_be_killed and (yield from super().check_killed(emit_error_hook)):
             return True
         if self.client_state != self.state_wait_for_request_headers or self.flow.response is None:
             return False

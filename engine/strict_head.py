@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from mitmproxy import http
 
+_STRIPPED = re.compile(rb"[\x0b\x0c]")
 _REQUEST_LINE = re.compile(rb"[^\x00-\x20\x7f]+ [^\x00-\x20\x7f]+ HTTP/1\.[01]")
 
 
@@ -22,7 +23,7 @@ def check_lines(lines: Sequence[bytes], octets: int) -> None:
     """
     if sum(map(len, lines)) + 2 * len(lines) + 2 != octets:
         raise ValueError("a line of it does not end in CRLF")
-    if any(b"\x0b" in line or b"\x0c" in line for line in lines):
+    if any(map(_STRIPPED.search, lines)):
         raise ValueError("a line of it holds a vertical tab or a form feed, which mitmproxy would strip")
     if not _REQUEST_LINE.fullmatch(lines[0]):
         raise ValueError("its request line is not a method, a target and HTTP/1.1 with one space between them")
