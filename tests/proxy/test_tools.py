@@ -31,7 +31,7 @@ class Place:
         self.pins, self.kept = path / "pins.json", Kept()
         self.key = KeySigner.of(ed25519.Ed25519PrivateKey.generate())
         (path / "operator.jwk").write_text(json.dumps(to_jwk(self.key.public_key())))
-        bindings = BindingSettings(path, (path / "operator.jwk",), False)
+        bindings = BindingSettings(path, (path / "operator.jwk",), False, "test.internal")
         match = ("https://c.example/mcp",)
         targets = (Target(URN, "tool", match, "mcp", pins=self.pins), Target(PLAIN, "tool", match))
         self.config: Any = SimpleNamespace(targets=targets, bindings=bindings)
