@@ -13,7 +13,7 @@ from .criteria import compile_criteria
 from .criterion import Happening, Memory, Stateful, Stateless
 from .model import ActionType, BehaviorResult, Binding, Decision, Verdict
 from .patterns import AllowSet
-from .policy import AUDIT, effect, hint_for, result_of
+from .policy import AUDIT, MAX_AGENTS, effect, hint_for, result_of
 from .subjects import applies_to
 from .used import Used
 
@@ -104,6 +104,8 @@ class Memories:
     def _of(self, agent_id: str) -> tuple[_Rule, ...]:
         rules = self._agents.get(agent_id)
         if rules is None:
+            if len(self._agents) >= MAX_AGENTS:
+                self._agents.clear()
             rules = tuple(rule for binding, rule in self._rules if applies_to(binding.subjects, agent_id))
             self._agents[agent_id] = rules
         return rules

@@ -33,6 +33,8 @@ _HINTS = {
     ActionType.DELEGATION: "Delegate to an agent that is approved for you, or ask your operator to approve this one.",
     ActionType.HTTP_REQUEST: "Use a tool or data source that is approved for you; this address is not.",
 }
+MAX_AGENTS = 4096
+"""Agents whose rules are kept found: a partner's CA can name as many as it likes."""
 MAX_SETS = 1000
 """Sets of behaviors that observe an action of one agent and type, whose decision is kept."""
 _OTHER_HINT = "Ask your operator; trying another way to the same end will be refused too."
@@ -210,6 +212,8 @@ class Policy:
     def _rules(self, agent_id: str) -> dict[ActionType, _Rules]:
         rules = self._agents.get(agent_id)
         if rules is None:
+            if len(self._agents) >= MAX_AGENTS:
+                self._agents.clear()
             rules = self._agents[agent_id] = self._collect(agent_id)
         return rules
 

@@ -7,7 +7,7 @@ import pytest
 
 from lictor.bindings.catalog import Catalog, Target
 from lictor.bindings.model import Action, ActionType, Behavior, Binding, Verdict
-from lictor.bindings.policy import Policy
+from lictor.bindings.policy import MAX_AGENTS, Policy
 
 ALICE, BOB = "spiffe://example.org/agent/alice", "spiffe://example.org/agent/bob"
 MCP = Target("urn:example:tool:calc", "tool", ("https://t.example/mcp",), "mcp")
@@ -50,6 +50,13 @@ def test_what_does_not_is_denied_with_a_hint_that_keeps_the_policy_secret() -> N
     hint = policy.judge(Action(ALICE, ActionType.TOOL_CALL, "urn:example:other")).hint
     assert hint
     assert "urn:" not in hint
+
+
+def test_agents_are_not_remembered_without_bound() -> None:
+    policy = Policy([binding("p", TOOLS)], CATALOG)
+    for number in range(MAX_AGENTS + 10):
+        assert policy.judge(Action(f"{ALICE}{number}", ActionType.TOOL_CALL, MCP.urn)).allowed
+    assert len(policy._agents) <= MAX_AGENTS
 
 
 def test_default_deny() -> None:
