@@ -125,12 +125,9 @@ async def _unpacked(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         if pack is None:
             yield chunk
             continue
-        more = True
-        while more:
-            data = pack.decompress(chunk, _CHUNK)
-            yield data
+        while chunk:
+            yield pack.decompress(chunk, _CHUNK)
             chunk = pack.unconsumed_tail
-            more = bool(chunk) or len(data) == _CHUNK
         if pack.unused_data:
             raise Unreachable(f"{answer.url} sends something after the end of what is packed")
     if pack is not None and not pack.eof:
