@@ -21,7 +21,7 @@ from ..evidence.export import write_export
 from ..evidence.sqlite_store import SqliteReader
 from ..verifier.log import verify_log
 from ..verifier.report import LogReport
-from . import log_disclose, log_erase, log_prove
+from . import log_compare, log_disclose, log_erase, log_prove
 from .log_options import find_ledger, ledger_option, policy_options, read_policy
 from .log_view import entry_table, entry_text, report_table
 from .output import console, errors, json_option, print_json, progress_bar
@@ -65,6 +65,7 @@ def command() -> None:
 
 for _proof in (log_prove.prove, log_prove.check, log_prove.key, log_disclose.make, log_disclose.check, log_erase.erase):
     command.add_command(_proof)
+command.add_command(log_compare.compare_logs)
 
 
 @command.command()

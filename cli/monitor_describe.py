@@ -132,9 +132,7 @@ def _of_log(path: Path, ca_pem: bytes) -> tuple[Description, int]:
     if report.exit_code == 1:
         raise VerificationError(f"{path}: {report.problem}")
     if report.described is None:
-        raise VerificationError(
-            f"{path}: in what is there of this log the monitor does not describe itself"
-        )
+        raise VerificationError(f"{path}: in what is there of this log the monitor does not describe itself")
     return report.described, report.exit_code
 
 

@@ -15,6 +15,7 @@ from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import UsageError
 from ..formats.settings import address, read_settings, schema_of, spiffe_id
 from .corrective import CorrectiveRule, rules
+from .cross_check import Watched
 from .descriptions import ReferenceValues
 
 
@@ -72,6 +73,7 @@ class VerifierConfig:
     known_monitors: tuple[MonitorSettings, ...]
     logs: LogSettings
     software: ReferenceValues
+    watched: tuple[Watched, ...]
     corrective: tuple[CorrectiveRule, ...]
 
     @property
@@ -112,6 +114,7 @@ def load(path: Path) -> VerifierConfig:
         references=_references(base, domain, document.get("references")),
         known_monitors=monitors,
         logs=_logs(base, document.get("logs", {}), monitors),
+        watched=_watched(document.get("watched", [])),
         software=ReferenceValues.of(document.get("software", {}), {one.name: one.configurations for one in monitors}),
         corrective=rules(document.get("corrective", []), {one.name: one.orders for one in monitors}),
     )
@@ -133,6 +136,17 @@ def _known_monitors(tables: list[dict[str, Any]]) -> tuple[MonitorSettings, ...]
         orders, log = (table[key].rstrip("/") if key in table else None for key in ("orders", "log"))
         found[name] = MonitorSettings(name, orders, log, tuple(table.get("configurations", ())))
     return tuple(found.values())
+
+
+def _watched(tables: list[dict[str, Any]]) -> tuple[Watched, ...]:
+    found = []
+    for index, table in enumerate(tables):
+        try:
+            agent = check_subject(table["agent"])
+        except UsageError as e:
+            raise UsageError(f"watched[{index}].agent: {e}") from None
+        found.append(Watched(agent, tuple(spiffe_id(one, f"watched[{index}].monitors") for one in table["monitors"])))
+    return tuple(found)
 
 
 def _logs(base: Path, table: dict[str, Any], monitors: tuple[MonitorSettings, ...]) -> LogSettings:

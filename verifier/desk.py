@@ -162,6 +162,7 @@ class Desk:
         """What is to be said of an agent (see `result`)."""
         span = Span.last(self._config.period_s, now) if window is None else Span.within(*window)
         more = [Reason.of("not_fresh", "warning", text) for text in stale]
+        more += self._register.disagreements(agent, self._config.watched, span, now - self._config.logs.within_s)
         under = self._register.descriptions.under(agent, span.ended_after, span.ended_until)
         for monitor, one in under:
             more += self._config.software.reasons(monitor, one)

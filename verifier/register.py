@@ -24,8 +24,9 @@ import orjson
 
 from ..evidence.bet import Bet
 from ..evidence.description import Description
-from . import contradictions, descriptions, known_logs
+from . import contradictions, cross_check, descriptions, known_logs
 from .appraisal import Reason, References, appraise
+from .cross_check import Watched
 from .database import Database
 from .descriptions import Descriptions
 from .ear import STATUSES, Submodule, worst
@@ -149,6 +150,12 @@ class Register:
         if groups:
             behavior["until"] = max(group[6] for group in groups)
         return Submodule(worst(statuses), tuple(policies)[:MAX_REASONS], nonce, behavior)
+
+    def disagreements(self, agent: str, watched: Iterable[Watched], span: Span, until: float) -> list[Reason]:
+        """Where monitors that watch the same do not tell the same; windows that ended after `until` wait."""
+        ended_until = min(span.ended_until, until)
+        with self._db.reading() as db:
+            return list(cross_check.disagreements(db, agent, watched, span.ended_after, ended_until))
 
     def disclosed(
         self, issuer: str, tree: tuple[int, str], entry: Mapping[str, Any], problem: str, now: float
