@@ -237,9 +237,9 @@ async def test_no_standing_approval_answers_a_demand(world: World, authority: An
     world.approvals.give(held("b1"), "user:me", "")
     assert made.judge(held("b1"), "w", 1.0).resolution is not None
     world.demanded.put(A, "user:me", "", None, {})
-    for draft in (held("b1"), letting()):
+    for draft, reason in ((held("b1"), "not_in_allowlist"), (letting(), "hold_demanded")):
         judged = made.judge(draft, "w", 1.0)
-        assert (judged.draft.decision, judged.resolution) == ("hold", None)
+        assert (judged.draft.decision, judged.draft.reason, judged.resolution) == ("hold", reason, None)
     await world.ledger.close()
 
 
