@@ -62,7 +62,9 @@ def revoke(node: str, why: str, orders: Orders, as_json: bool) -> None:
 
 
 def _ends(one: dict[str, Any]) -> tuple[str, str]:
-    return (one["other"], one["agent"]) if one["direction"] == "in" else (one["agent"], one["other"])
+    """From whom, to whom: the local agent by its name, the other, which may be of elsewhere, by its whole id."""
+    own = agent_name(one["agent"])
+    return (one["other"], own) if one["direction"] == "in" else (own, one["other"])
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

@@ -268,6 +268,13 @@ def test_a_hold_ends_when_its_time_is_up(place: Place) -> None:
     ended = place.monitors["b"].wait_for(lambda e: e["action_parameters"].get("hold") == held["hold"])
     assert (ended["action_parameters"]["by"], ended["action_parameters"]["why"]) == ("monitor", "its time is up")
     assert place.order("holds", "orders-holder") == (200, [])
+    url = f"https://127.0.0.1:{place.orders_port}"
+    afar = ["--monitor", url, "--trust", str(place.domain.path), "--as"]
+    done = place.lictor("b", "agent", "hold", "orders-c", *afar, "orders-holder", "--for", "1m")
+    assert (done["agent"], done["by"]) == (IDS["c"], HOLDER)
+    assert [one["hold"] for one in place.lictor("b", "agent", "holds", *afar, "orders-boss")] == [done["hold"]]
+    place.lictor("b", "agent", "quarantine", "orders-c", *afar, "orders-holder", code=1)
+    place.lictor("b", "agent", "unhold", "orders-c", *afar, "orders-boss")
 
 
 def test_a_receiver_is_told(place: Place) -> None:
