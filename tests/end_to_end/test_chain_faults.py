@@ -239,9 +239,15 @@ LIES: dict[str, Callable[[int], bytes]] = {
 }
 
 
-def test_the_verifier_lies(pair: Pair, domain: TrustDomain, tmp_path: Path, make_monitor: Making) -> None:
+@pytest.fixture
+def verifier(tmp_path: Path, domain: TrustDomain) -> Iterator[VerifierProcess]:
+    made = VerifierProcess(tmp_path / "verifier", domain)
+    yield made
+    made.stop()
+
+
+def test_the_verifier_lies(pair: Pair, domain: TrustDomain, verifier: VerifierProcess, make_monitor: Making) -> None:
     """Whatever it says, work goes on; once it tells the truth all is there that it has not said it will never take."""
-    verifier = VerifierProcess(tmp_path / "verifier", domain)
     at = target(URN_B, "agent", f"{pair.url}**", agent=AGENT_B)
     rules = {"main": binding(delegation=[URN_B])}
     caller = make_monitor("lied-to", rules, at, more=verifier.table, start=False)
@@ -263,7 +269,6 @@ def test_the_verifier_lies(pair: Pair, domain: TrustDomain, tmp_path: Path, make
     until(lambda: len(caller.tokens("bets")) >= 5 and {*caller.tokens("bets")} - lost == {*verifier.tokens()}, 60)
     assert len(lost) == 1
     assert len(verifier.tokens()) == len(set(verifier.tokens()))
-    verifier.stop()
     told.settle()
     code, shown = told.verify()
     assert code in (0, 3), "the callee's log has the work of others too"
