@@ -192,7 +192,8 @@ async def test_a_revoked_certificate_ends_at_the_next_request(serve: Serve, doma
             assert answer.status == 200
         domain.revoke_agent("revoked")
         async with session.get(url) as answer:
-            assert (answer.status, await answer.text()) == (403, "the client certificate is revoked\n")
+            text = f"the certificate of {domain.agent('revoked').spiffe_id} is revoked\n"
+            assert (answer.status, await answer.text()) == (403, text)
 
 
 async def test_a_cosigned_checkpoint_is_served_before_a_newer_one(serve: Serve) -> None:
