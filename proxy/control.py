@@ -40,6 +40,7 @@ from .deciding import Deciding
 from .description import SelfDescription
 from .desk import Desk
 from .evidence_key import EvidenceKey
+from .installed import package_changed
 from .orders import demanded, erasing
 from .policies import policies_for
 from .reload import BindingsOnDisk
@@ -298,6 +299,12 @@ class ControlProcess:
         except LictorError as e:
             log.error("not recorded: %s", e)
         if self._stopping.is_set() or not worker.ready.is_set():
+            return
+        if await asyncio.to_thread(package_changed):
+            log.error(
+                "worker %d ended, and other files of lictor are there now than were started: stopping", worker.number
+            )
+            self.stop()
             return
         log.error("worker %d ended with code %s and is started again", worker.number, code)
         for _ in range(RESPAWNS):

@@ -34,9 +34,21 @@ def package_digest() -> str:
     return sha256(_own_manifest()).hexdigest()
 
 
+def package_changed() -> bool:
+    """Whether the files are no longer those of `package_digest`. Reads all of them."""
+    try:
+        return _manifest(_own_root()) != _own_manifest()
+    except UsageError:
+        return True
+
+
 @cache
 def _own_manifest() -> bytes:
-    return _manifest(Path(str(files(__package__.partition(".")[0]))))
+    return _manifest(_own_root())
+
+
+def _own_root() -> Path:
+    return Path(str(files(__package__.partition(".")[0])))
 
 
 def _manifest(root: Path) -> bytes:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,17 @@ def test_what_runs_is_what_is_said(world: Described, tmp_path: Path) -> None:
     assert world.verifier.status() == "contraindicated"
     monitor.stop()
 
+    # Files that change under it: a worker that ends is not started again from them.
+    monitor.start(env={**os.environ, "PYTHONPATH": str(tmp_path / "changed")})
+    with (tmp_path / "changed/lictor/addons/__init__.py").open("a") as f:
+        f.write("\n")
+    process = monitor.process
+    assert process is not None
+    os.kill(monitor.workers()[0], signal.SIGKILL)
+    assert process.wait(30) == 0
+    assert "other files of lictor are there now" in monitor.output()
+    monitor.stop()
+
     # Another configuration; what is no setting makes none.
     text = monitor.config.read_text()
     monitor.config.write_text(f"# a remark\n\n{text}")
@@ -146,7 +158,7 @@ def test_what_runs_is_what_is_said(world: Described, tmp_path: Path) -> None:
     evidence = tmp_path / "evidence.jsonl"
     call("log", "export", evidence, "-c", monitor.config)
     report = call("log", "verify", evidence, "--trust", world.trust)
-    assert (report["verdict"], report["descriptions"]) == ("intact", 5)
+    assert (report["verdict"], report["descriptions"]) == ("intact", 6)
     last = call("monitor", "verify", evidence, "--trust", world.trust)
     assert last["digest"] == world.entries()[-1]["digest"] == report["described"]["digest"]
 

@@ -16,7 +16,8 @@ import pytest
 
 import lictor
 from lictor.formats.errors import UsageError
-from lictor.proxy.installed import dependencies, package_digest, package_manifest, recorded
+from lictor.proxy import installed
+from lictor.proxy.installed import dependencies, package_changed, package_digest, package_manifest, recorded
 
 FILES = {
     "__init__.py": "x = 1\n",
@@ -160,3 +161,20 @@ def test_what_an_installer_recorded() -> None:
     folder = Path(str(found.locate_file("click"))).parent / f"click-{found.version}.dist-info"
     done = subprocess.run(["sh", "-c", recipe], cwd=folder, capture_output=True, text=True, check=True)
     assert done.stdout.split()[0] == recorded(found)
+
+
+def test_files_that_change_under_a_monitor(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installed, "_own_root", lambda: package)
+    installed._own_manifest.cache_clear()
+    try:
+        before = package_digest()
+        assert not package_changed()
+        (package / "proxy/deep/a.py").write_text("y = 3\n")
+        assert (package_changed(), package_digest()) == (True, before)
+        (package / "proxy/deep/a.py").write_text(FILES["proxy/deep/a.py"])
+        assert not package_changed()
+        (package / "proxy/deep/a.py").unlink()
+        (package / "proxy/deep/a.py").symlink_to("nowhere")
+        assert package_changed(), "what cannot be read is not what was there"
+    finally:
+        installed._own_manifest.cache_clear()
