@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +42,7 @@ from .evidence_key import EvidenceKey
 from .installed import package_changed
 from .orders import demanded, erasing
 from .policies import policies_for
+from .ports import wait_until_free
 from .reload import BindingsOnDisk
 from .state import State
 from .tools import Tools
@@ -54,7 +54,6 @@ READY_TIMEOUT_S = 30.0
 RESPAWN_S = 1.0
 RESPAWNS = 5
 TICK_S = 0.5
-FREE_WITHIN_S = 3.0  # orphaned workers end within LAST_WORDS_S of proxy/worker.py
 FRESHEN_EVERY = 7200  # ticks: an hour
 
 
@@ -351,34 +350,6 @@ class ControlProcess:
                 self._tell_tools()
         else:
             self._desk.take(frame, worker.frames, worker)
-
-
-async def wait_until_free(name: str, address: tuple[str, int]) -> None:
-    """`check_free`, with patience for the workers of a monitor that was killed just now."""
-    deadline = time.monotonic() + FREE_WITHIN_S
-    while True:
-        try:
-            check_free(name, address)
-        except UsageError:
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.1)
-        else:
-            return
-
-
-def check_free(name: str, address: tuple[str, int]) -> None:
-    """Raises UsageError if something listens on `address` already. Workers share the port, so they would not notice."""
-    host, port = address
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen()
-    except OSError as e:
-        text = f"listen.{name}: {host}:{port} cannot be listened on: {os.strerror(e.errno) if e.errno else e}"
-        raise UsageError(f"{text}; stop what uses it or choose another port") from None
 
 
 def freshen(domain: TrustDomain, monitor: str) -> bool:
