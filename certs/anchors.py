@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from ..formats.errors import FormatError, VerificationError
 from ..formats.spiffe import parse_trust_domain
@@ -48,7 +48,7 @@ def _is_issued(cert: x509.Certificate, ca: x509.Certificate) -> bool:
     """The answer never changes, and who calls often calls with the same certificate."""
     try:
         cert.verify_directly_issued_by(ca)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
     return True
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -109,7 +110,7 @@ def read_bundle(path: Path) -> Bundle:
         if len(data) > MAX_BUNDLE:
             raise FormatError(f"it has more than {MAX_BUNDLE} octets")
         return _read(strict_json.loads_object(data), path)
-    except (FormatError, VerificationError, ValueError) as e:
+    except (FormatError, VerificationError, ValueError, TypeError, UnsupportedAlgorithm) as e:
         raise VerificationError(f"the trust bundle {path} cannot be relied on: {e}") from None
 
 
@@ -135,8 +136,7 @@ def _ca(entries: list[dict[str, Any]]) -> x509.Certificate:
     if len(entries) != 1:
         raise VerificationError(f"it has {len(entries)} keys of use {SVID_USE}, expected one identity CA")
     ca = _certificate(entries[0])
-    name = trust_domain_of(ca)
-    check_issued(ca, ca, name)
+    check_issued(ca, ca, trust_domain_of(ca))
     return ca
 
 

@@ -49,7 +49,7 @@ class Listener:
     partners: tuple[Federated, ...] = ()
 
     def partners_of(self, revoked: RevocationList) -> Partners | None:
-        """Raises UsageError or VerificationError for a bundle that cannot be taken."""
+        """Their bundles, if there are any."""
         return Partners(revoked.ca, self.partners) if self.partners else None
 
 

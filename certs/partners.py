@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from ..formats.errors import FormatError, UsageError, VerificationError
+from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
 from ..formats.jws import PublicKey
 from ..formats.spiffe import parse_trust_domain
 from ..formats.watched import Watched
@@ -61,39 +61,59 @@ class Partners:
         own_ca: x509.Certificate,
         tables: Iterable[Federated],
         clock: Callable[[], datetime] = _utc_now,
+        *,
+        strict: bool = False,
     ) -> None:
-        """Raises UsageError or VerificationError for a bundle that cannot be taken; one may be out of date."""
+        """A bundle that cannot be taken is logged, and nobody of its trust domain believed until another comes.
+
+        `strict`: it raises UsageError or VerificationError; it may still be out of date.
+        """
         self._own_ca = own_ca
         self._followers: list[Callable[[Bundle], None]] = []
         self._clock = clock
-        self._watched: dict[str, Watched[Bundle]] = {}
+        self._strict = strict
+        self._taken = 0
+        self._watched: dict[str, Watched[Bundle | None]] = {}
         for table in tables:
             load = partial(self._load, table)
             files = partial(lambda path: (path,), table.bundle)
             self._watched[table.trust_domain] = Watched(f"the trust bundle {table.bundle}", files, load)
-        for name, watched in self._watched.items():
+        for name in self._watched:
             try:
-                watched.current.check_current(clock())
+                self.bundle(name)
             except VerificationError as e:
                 log.warning("nobody of the trust domain %s is believed: %s", name, e)
 
-    def _load(self, table: Federated) -> Bundle:
+    def _load(self, table: Federated) -> Bundle | None:
+        if table.trust_domain in self._watched or self._strict:
+            return self._read(table)
+        try:
+            return self._read(table)
+        except LictorError as e:
+            log.error("%s", e)
+            return None
+
+    def _read(self, table: Federated) -> Bundle:
         found = read_bundle(table.bundle)
         name = table.trust_domain
         if found.trust_domain != name:
             raise VerificationError(f"{table.bundle} is the bundle of {found.trust_domain}, expected that of {name}")
-        others = {other: watched.current.ca for other, watched in self._watched.items()}
-        check_apart(name, found.ca, {trust_domain_of(self._own_ca): self._own_ca, **others})
-        former = self._watched.get(name)
+        known = self._known()
+        check_apart(
+            name, found.ca, {trust_domain_of(self._own_ca): self._own_ca, **{n: b.ca for n, b in known.items()}}
+        )
+        former = known.get(name)
         if former is not None:
             found.check_current(self._clock())
-            if found.ca == former.current.ca and found.revoked.number < former.current.revoked.number:
-                number = former.current.revoked.number
+            if found.ca == former.ca and found.revoked.number < former.revoked.number:
                 raise VerificationError(
                     f"{table.bundle} is older than the bundle in force: its revocation list is number "
-                    f"{found.revoked.number}, expected {number} or later"
+                    f"{found.revoked.number}, expected {former.revoked.number} or later"
                 )
         return found
+
+    def _known(self) -> dict[str, Bundle]:
+        return {name: watched.current for name, watched in self._watched.items() if watched.current is not None}
 
     def __contains__(self, trust_domain: str) -> bool:
         return trust_domain in self._watched
@@ -101,13 +121,14 @@ class Partners:
     def follow(self, take: Callable[[Bundle], None]) -> None:
         """Have `take` called with every bundle in force, now and when another comes."""
         self._followers.append(take)
-        for watched in self._watched.values():
-            take(watched.current)
+        for bundle in self._known().values():
+            take(bundle)
 
     def refresh(self) -> None:
         """Take bundles whose files changed. What cannot be taken is logged, once, and changes nothing. Never raises."""
         for watched in self._watched.values():
-            if watched.poll():
+            if watched.poll() and watched.current is not None:
+                self._taken += 1
                 log.warning("took a new trust bundle of %s", watched.current.trust_domain)
                 for take in self._followers:
                     take(watched.current)
@@ -117,13 +138,15 @@ class Partners:
         watched = self._watched.get(trust_domain)
         if watched is None:
             raise VerificationError(f"the trust domain {trust_domain} is none that is federated with")
+        if watched.current is None:
+            raise VerificationError(f"there is no trust bundle of {trust_domain} that can be relied on")
         watched.current.check_current(self._clock())
         return watched.current
 
     def state(self, trust_domain: str) -> tuple[int, bool]:
         """What changes when another bundle is taken or one runs out."""
         bundle = self._watched[trust_domain].current
-        return id(bundle), bundle.revoked.is_current(self._clock())
+        return self._taken, bundle is not None and bundle.revoked.is_current(self._clock())
 
     def speaks_for(self, spiffe_id: str) -> bool:
         """Whether this is a SPIFFE ID of a partner."""

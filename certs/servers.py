@@ -22,7 +22,7 @@ class ExpectedServer:
     def __init__(
         self, accepted: str, trust_domain: str, ca: Path, crl: Path, partners: tuple[Federated, ...] = ()
     ) -> None:
-        """Raises VerificationError for the revocation list, and for a bundle."""
+        """Raises VerificationError for the revocation list."""
         self.seen = ""
         """The SPIFFE ID of the server that was found to be the one expected last."""
         self._accepted = accepted

@@ -22,7 +22,7 @@ from .config import Config
 def check_bundles(config: Config) -> None:
     """Raises UsageError for a trust bundle that cannot be taken; one may be out of date, which is logged."""
     try:
-        Partners(read_certificate(config.identity.trust / "identity-ca.pem"), config.federation)
+        Partners(read_certificate(config.identity.trust / "identity-ca.pem"), config.federation, strict=True)
     except VerificationError as e:
         raise UsageError(f"federation: {e}") from None
 
@@ -47,7 +47,7 @@ class Federation:
     """`folder` is the worker's own; CAs of partners are written there, for connections to their agents."""
 
     def __init__(self, config: Config, folder: Path) -> None:
-        """Raises UsageError or VerificationError for a revocation list or a bundle."""
+        """Raises VerificationError for the revocation list."""
         trust = config.identity.trust
         self._folder = folder
         self.ca = trust / "identity-ca.pem"

@@ -54,8 +54,8 @@ class World:
     def ca(self, name: str) -> x509.Certificate:
         return x509.load_pem_x509_certificate(self.domains[name].identity_ca.read_bytes())
 
-    def partners(self, *tables: Federated) -> Partners:
-        return Partners(self.ca(OWN), tables or self.tables, self.clock)
+    def partners(self, *, strict: bool = True) -> Partners:
+        return Partners(self.ca(OWN), self.tables, self.clock, strict=strict)
 
     def kid(self, name: str) -> str:
         return KeySigner.from_file(self.domains[name].monitor("m").evidence_key).kid
@@ -169,6 +169,25 @@ def test_later_a_bad_bundle_changes_nothing_and_is_said_once(
         partners.refresh()
     assert (partners.bundle(ONE), partners.bundle(TWO)) == before
     assert caplog.text.count("what there was stays in force") == 1
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_process_that_starts_again_meanwhile_believes_nobody_of_it(world: World, what: str) -> None:
+    """A worker, for example: the monitor goes on, and takes what is good as soon as it is there."""
+    good = {table.bundle: table.bundle.read_bytes() for table in world.tables}
+    BAD[what][0](world)
+    partners = world.partners(strict=False)
+    told: list[Bundle] = []
+    partners.follow(told.append)
+    (bad,) = [name for name in (ONE, TWO) if name not in {bundle.trust_domain for bundle in told}]
+    assert not partners.state(bad)[1]
+    with pytest.raises(VerificationError, match=r"there is no trust bundle of .* that can be relied on"):
+        partners.bundle(bad)
+    with pytest.raises(VerificationError, match="there is no trust bundle"):
+        partners.resolve(world.kid(ONE), f"spiffe://{bad}/monitor/m")
+    world.write(good[world.folder / f"{bad}.json"].decode(), bad)
+    partners.refresh()
+    assert partners.bundle(bad).trust_domain == told[-1].trust_domain == bad
 
 
 def test_a_bad_bundle_of_one_does_not_keep_that_of_another_away(world: World) -> None:
