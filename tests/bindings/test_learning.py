@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recorded import entry
 
 from lictor.bindings.catalog import Catalog
 from lictor.bindings.learning import MAX_TARGETS, Learner, generalised
@@ -20,19 +21,6 @@ from lictor.formats.errors import UsageError
 A, B = "spiffe://e.example/agent/a", "spiffe://e.example/agent/b"
 H = "https://h.example"
 UUIDS = [f"0b54eb0{i}-fd01-4a57-9e1e-6a0d3f2f8a1{i}" for i in range(5)]
-
-
-def entry(target: Any, decision: str = "allow", **more: Any) -> dict[str, Any]:
-    return {
-        "agent_id": A,
-        "action_type": "http_request",
-        "action_target": target,
-        "action_parameters": {"method": "GET"},
-        "decision": decision,
-        "reason": "allowed" if decision == "allow" else "not_in_allowlist",
-        "behaviors": [{"behavior_id": "b"}],
-        **more,
-    }
 
 
 def learned(entries: list[Any], agent: str = "a", generalise: int = 3, **options: Any) -> tuple[Learner, Binding]:

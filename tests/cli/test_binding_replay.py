@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import recorded
 
 A = "spiffe://e.example/agent/default"
 H = "https://example.com"
 
-
-def entry(target: Any, decision: str = "allow", **more: Any) -> dict[str, Any]:
-    return {
-        "agent_id": A,
-        "action_type": "http_request",
-        "action_target": target,
-        "action_parameters": {"method": "GET"},
-        "decision": decision,
-        "reason": "allowed" if decision == "allow" else "not_in_allowlist",
-        "behaviors": [{"behavior_id": "b"}],
-        "wid": "w",
-        "node": "n",
-        "lineage": "root",
-        **more,
-    }
+entry = partial(recorded.entry, agent_id=A, wid="w", node="n", lineage="root")
 
 
 def binding(tmp_path: Path, *values: str) -> Path:

@@ -10,6 +10,7 @@ import struct
 import threading
 from typing import Any
 
+from end_to_end.place import RawServer
 from end_to_end.wire import Answer, Wire
 from end_to_end.world import Outside
 from websockets.sync.server import Server, ServerConnection, serve
@@ -78,7 +79,7 @@ class Talker:
         self._thread.join()
 
 
-class Hostile:
+class Hostile(RawServer):
     """A server that answers an upgrade with what `answers` has for the path, and then sends what it has after that.
 
     On a path that ends in /deaf it reads nothing afterwards.
@@ -91,19 +92,10 @@ class Hostile:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(outside.cert, outside.key)
         self._context = context
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._socket.getsockname()[1])
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        super().__init__()
 
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                raw, _ = self._socket.accept()
-                threading.Thread(target=self._answer, args=(raw,), daemon=True).start()
-
-    def _answer(self, raw: socket.socket) -> None:
-        with contextlib.suppress(OSError), self._context.wrap_socket(raw, server_side=True) as connection:
+    def take(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), self._context.wrap_socket(connection, server_side=True) as connection:
             connection.settimeout(20)
             request = b""
             while b"\r\n\r\n" not in request:
@@ -117,9 +109,7 @@ class Hostile:
 
     def close(self) -> None:
         self._closing.set()
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join()
+        super().close()
 
 
 def granted(*more: str, accept: str = ACCEPT, upgrade: str = "websocket") -> str:

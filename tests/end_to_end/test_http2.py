@@ -5,25 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pytest
 from end_to_end.http2 import Http2, head
+from end_to_end.place import Place
 from end_to_end.refused_http2 import ENDED, REFUSED
 from end_to_end.refused_requests import CALL, FORBIDDEN
 from end_to_end.world import Monitor, Outside, Server, binding, target, until
 
 URN_MCP = "urn:test:tool:mcp"
-
-
-@dataclass
-class Place:
-    monitor: Monitor
-    server: Server
-
-    @property
-    def at(self) -> str:
-        return f"localhost:{self.server.port}"
 
 
 @pytest.fixture(scope="module")

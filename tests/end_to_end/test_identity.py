@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from end_to_end.place import Place
 from end_to_end.wire import Wire, head
 from end_to_end.world import Monitor, Outside, Server, binding, target, until
 
@@ -21,16 +22,6 @@ from lictor.certs.domain import TrustDomain
 from lictor.formats.keys import write_private
 
 AGENT = "spiffe://test.internal/agent/default"
-
-
-@dataclass
-class Place:
-    monitor: Monitor
-    server: Server
-
-    @property
-    def at(self) -> str:
-        return f"localhost:{self.server.port}"
 
 
 @pytest.fixture(scope="module")

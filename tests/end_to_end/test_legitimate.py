@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pytest
 from end_to_end.legitimate_requests import LEGITIMATE, SCRIPTS, Exchange
+from end_to_end.place import Place
 from end_to_end.verbatim import VerbatimServer
 from end_to_end.wire import Answer, Wire, chunked, head
 from end_to_end.world import Monitor, Outside, binding, target
 
 URN = "urn:test:tool:mcp"
-
-
-@dataclass
-class Place:
-    monitor: Monitor
-    server: VerbatimServer
-
-    @property
-    def at(self) -> str:
-        return f"localhost:{self.server.port}"
 
 
 @pytest.fixture(scope="module")

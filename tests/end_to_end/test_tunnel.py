@@ -7,7 +7,6 @@ import hashlib
 import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from end_to_end.place import RawServer
 from end_to_end.refused_upgrades import TUNNELS, hello, server_name
 from end_to_end.talkers import send_until_blocked
 from end_to_end.wire import Wire
@@ -28,35 +28,21 @@ ADDRESS = "urn:test:tool:by_address"
 OTHERS = ("urn:test:tool:counting", "urn:test:tool:gone", "urn:test:tool:deaf")
 
 
-class Counting:
+class Counting(RawServer):
     """A TCP server that counts connections and keeps what it is sent; speaks first if it has something to say."""
 
     def __init__(self, greeting: bytes = b"") -> None:
         self.connections = 0
         self.received = b""
         self._greeting = greeting
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._socket.getsockname()[1])
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        super().__init__()
 
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._socket.accept()
-                self.connections += 1
-                threading.Thread(target=self._take, args=(connection,), daemon=True).start()
-
-    def _take(self, connection: socket.socket) -> None:
+    def take(self, connection: socket.socket) -> None:
+        self.connections += 1
         with contextlib.suppress(OSError), connection:
             connection.sendall(self._greeting)
             while data := connection.recv(65536):
                 self.received += data
-
-    def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join()
 
 
 def trusting(outside: Outside) -> ssl.SSLContext:
