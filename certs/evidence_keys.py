@@ -72,11 +72,11 @@ class EvidenceKeys:
             iss = str(identity)
         except (FormatError, ValueError) as e:
             raise VerificationError(f"the evidence key cannot be read: {e}") from None
+        check_issued(cert, self._anchors.of(identity.trust_domain), identity.trust_domain)
         if jwk.get("iss") != iss:
             raise VerificationError(f"the evidence key says it is of {jwk.get('iss')!r}, its certificate says {iss!r}")
         if _public_key(cert) != key:
             raise VerificationError("the evidence key is not the key of its certificate")
-        check_issued(cert, self._anchors.of(identity.trust_domain), identity.trust_domain)
         kid = thumbprint(key)
         if jwk.get("kid") != kid:
             raise VerificationError(f"the evidence key's kid is {jwk.get('kid')!r}, expected its thumbprint {kid!r}")
