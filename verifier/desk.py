@@ -92,15 +92,11 @@ class Desk:
         return verdicts
 
     def _described(self, token: str, sender: str, keys: EvidenceKeys) -> Iterator[Description]:
+        """The description, if it holds: `keys` are the sender's, so it is no other's."""
         try:
-            found = description.verify(token, keys.resolve)
+            yield description.verify(token, keys.resolve)
         except (VerificationError, FormatError) as e:
             log.error("%s sent a description of itself that does not hold: %s", sender, e)
-            return
-        if found.issuer == sender:
-            yield found
-        else:
-            log.error("%s sent the description that %s gave of itself", sender, found.issuer)
 
     def _verify(self, token: str, sender: str, keys: EvidenceKeys, now: float) -> tuple[dict[str, Any], Bet | None]:
         try:

@@ -9,7 +9,7 @@ import subprocess
 import tomllib
 from collections.abc import Callable
 from hashlib import sha256
-from importlib.metadata import distribution
+from importlib.metadata import PathDistribution, distribution
 from pathlib import Path
 
 import pytest
@@ -161,6 +161,25 @@ def test_what_an_installer_recorded() -> None:
     folder = Path(str(found.locate_file("click"))).parent / f"click-{found.version}.dist-info"
     done = subprocess.run(["sh", "-c", recipe], cwd=folder, capture_output=True, text=True, check=True)
     assert done.stdout.split()[0] == recorded(found)
+
+
+def test_what_differs_from_place_to_place_is_left_out(tmp_path: Path) -> None:
+    same = "x/a.py,sha256=AAA,3\nx/b.py,sha256=BBB,4\n"
+    record = tmp_path / "x-1.dist-info" / "RECORD"
+    record.parent.mkdir()
+    digests = set()
+    for more in (
+        "",
+        "../../../bin/x,sha256=CCC,9\n",
+        "/opt/bin/x,sha256=DDD,9\n",
+        "x/__pycache__/a.cpython-313.pyc,,\n",
+        "x-1.dist-info/INSTALLER,sha256=EEE,4\nx-1.dist-info/RECORD,,\n",
+    ):
+        record.write_text(more + same)
+        digests.add(recorded(PathDistribution(record.parent)))
+    assert len(digests) == 1
+    record.write_text(same.replace("BBB", "BBC"))
+    assert recorded(PathDistribution(record.parent)) not in digests
 
 
 def test_files_that_change_under_a_monitor(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
