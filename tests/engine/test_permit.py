@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from middle import HTTP1, Middle
 from mitmproxy import connection, http
 from mitmproxy.proxy import commands, context, events
 from mitmproxy.proxy.layers import http as layer
@@ -15,6 +16,7 @@ from mitmproxy.proxy.layers.http import _hooks as hooks
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from lictor.engine import patches, permit, request_reader
+from lictor.engine.hook_dispatch import Pending
 from lictor.engine.problem import problem_of
 
 LIMIT = 100
@@ -239,3 +241,24 @@ def test_a_request_after_empty_lines(wire: Http) -> None:
     wire.send(b"\r\n\r\n" + GET)
     assert wire.answer()[0] == 403
     assert not wire.closed
+
+
+class Held(Middle):
+    """Its requests wait to be judged."""
+
+    hook: Any = None
+
+    def _hook(self, command: Any) -> Any:
+        super()._hook(command)
+        if isinstance(command, hooks.HttpRequestHook):
+            self.hook = command
+            return Pending(None, 1)  # type: ignore[arg-type]
+        return None
+
+
+def test_a_client_that_has_gone_while_it_was_judged_reaches_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch, HTTP1, HTTP1, judged=True)
+    held.send(held.client, b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n")
+    held.close(held.client)
+    held._run(events.HookCompleted(held.hook))
+    assert (held.servers, held.errors) == ([], ["Client disconnected."])
