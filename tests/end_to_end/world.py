@@ -44,13 +44,21 @@ def until[T](ask: Callable[[], T], timeout: float = WAIT_S, what: str = "") -> T
     return found
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that is free now, from below the range that outgoing connections and port 0 are given theirs from."""
+    """A port that is free now, from below the range that outgoing connections and port 0 are given theirs from.
+
+    None is given twice: it may be long until somebody listens on it.
+    """
     while True:
         port = random.randrange(10_000, 32_000)
         with socket.socket() as s, contextlib.suppress(OSError):
             s.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def alive(pid: int) -> bool:
