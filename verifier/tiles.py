@@ -17,7 +17,7 @@ from ..evidence.tiles import WIDTH, Tile
 from ..formats.errors import LictorError
 
 MAX_TILES = 128
-"""Tiles of one log that are kept, of at most 8 KiB each."""
+"""Full tiles of one log that are kept, of 8 KiB each."""
 _HASH = 32
 
 
@@ -49,6 +49,8 @@ class Tiles:
         self.tree = tree
         self._fetch = fetch
         self._kept: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._edge: dict[tuple[int, int], bytes] = {}
+        """Partial tiles, at most one of each level. Never read again: only the root of the whole tree proves them."""
         if self.root(tree.size) != tree.root:
             raise Unchecked(f"the tiles that it serves are not those of the {tree.size} entries that it signed")
 
@@ -62,19 +64,23 @@ class Tiles:
         return [data[at : at + _HASH] for at in range(start, start + count * _HASH, _HASH)]
 
     def _tile(self, level: int, index: int) -> bytes:
-        kept = self._kept.get((level, index))
-        if kept is not None:
-            self._kept.move_to_end((level, index))
-            return kept
+        place = level, index
+        if place in self._edge:
+            return self._edge[place]
+        if place in self._kept:
+            self._kept.move_to_end(place)
+            return self._kept[place]
         width = min(WIDTH, (self.tree.size >> TILE_HEIGHT * level) - index * WIDTH)
         data = self._fetch(Tile(level, index, width))
         if len(data) != width * _HASH:
             raise Unchecked(f"a tile of {width} hashes has {len(data)} octets")
-        if width == WIDTH:
-            named = self.hashes(level + 1, index, 1)[0]
-            if merkle.root(data[at : at + _HASH] for at in range(0, len(data), _HASH)) != named:
-                raise Unchecked(f"the tile {level}/{index} that it serves does not have the root that is said of it")
-        self._kept[level, index] = data
+        if width < WIDTH:
+            self._edge[place] = data
+            return data
+        named = self.hashes(level + 1, index, 1)[0]
+        if merkle.root(data[at : at + _HASH] for at in range(0, len(data), _HASH)) != named:
+            raise Unchecked(f"the tile {level}/{index} that it serves does not have the root that is said of it")
+        self._kept[place] = data
         if len(self._kept) > MAX_TILES:
             self._kept.popitem(last=False)
         return data

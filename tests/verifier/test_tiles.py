@@ -60,6 +60,17 @@ def test_what_the_log_has_not_is_missed(log: Tiled) -> None:
         Tiled(200).tiles(log.tree(300))
 
 
+def test_the_right_edge_is_that_which_was_proven(log: Tiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was read meanwhile: nothing but the signed root proves what stands there, and that is computed once."""
+    monkeypatch.setattr(tiles, "MAX_TILES", 4)
+    served = [log]
+    found = Tiles(log.tree(), lambda tile: served[0].tile(tile))
+    served[0] = Tiled(66_000, fork=65_900)
+    for size in range(256, 20 * 256, 256):
+        found.root(size - 1)
+    assert found.root(65_950) == merkle.root(log.leaves[:65_950])
+
+
 def test_what_is_kept_is_bounded_and_read_once(log: Tiled, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "MAX_TILES", 8)
     found = log.tiles(log.tree())
