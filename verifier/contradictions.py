@@ -11,7 +11,8 @@ CREATE TABLE contradictions (
     WITHOUT ROWID;
 """
 MAX_KEPT = 1000
-"""How many of one monitor are kept, the first ones."""
+"""How many of one monitor are kept, the first ones. The last of them counts for all that it says: else whoever wants to
+lie about one agent would use them up on another before."""
 WHOLE_LOG = ""
 """The agent of those that concern whatever the monitor says."""
 OF_WHOLE_LOG = frozenset(("two_histories", "log_shrank", "misdescribed"))
@@ -26,7 +27,8 @@ def keep(db: sqlite3.Connection, issuer: str, agent: str, found: Iterable[Found]
         texts.append(text)
         (kept,) = db.execute("SELECT count(*) FROM contradictions WHERE issuer = ?", (issuer,)).fetchone()
         if kept < MAX_KEPT:
-            row = (issuer, WHOLE_LOG if what in OF_WHOLE_LOG else agent, what, text, now)
+            whole = what in OF_WHOLE_LOG or kept == MAX_KEPT - 1
+            row = (issuer, WHOLE_LOG if whole else agent, what, text, now)
             db.execute("INSERT OR IGNORE INTO contradictions VALUES (?,?,?,?,?)", row)
     return tuple(texts)
 

@@ -100,9 +100,12 @@ class KnownLogs:
 
 def _sample(db: sqlite3.Connection, issuer: str, size: int) -> Bet | None:
     """One of a monitor's BETs at random, by when they came: of that nobody but the Verifier decides."""
-    (last,) = db.execute("SELECT coalesce(max(rowid), 0) FROM bets").fetchone()
-    first = random.randint(0, last)  # noqa: S311 - nobody sees what is chosen before it is
-    sql = "SELECT token FROM bets WHERE rowid BETWEEN ? AND ? AND issuer = ? AND size <= ? LIMIT 1"
+    oldest, newest = db.execute("SELECT (SELECT min(rowid) FROM bets), (SELECT max(rowid) FROM bets)").fetchone()
+    if newest is None:
+        return None
+    first = random.randint(oldest, newest)  # noqa: S311 - nobody sees what is chosen before it is
+    # With the plus the index by issuer is not used: in that they stand by their ids, which the monitor chooses.
+    sql = "SELECT token FROM bets WHERE rowid BETWEEN ? AND ? AND +issuer = ? AND size <= ? ORDER BY rowid LIMIT 1"
     found = db.execute(sql, (first, first + LOOKED_AT, issuer, size)).fetchone()
     return parse_bet(found[0]) if found is not None else None
 

@@ -10,6 +10,7 @@ from tiled import Tiled
 
 from lictor.formats import base64url
 from lictor.verifier import known_logs
+from lictor.verifier.appraisal import References
 from lictor.verifier.consistency import Checked, LogState
 from lictor.verifier.contradictions import SCHEMA
 from lictor.verifier.database import Database
@@ -135,6 +136,26 @@ def test_what_witnesses_signed_stays_signed_but_not_of_another_history(database:
     assert not list(logs.reasons(ONE, NOW - 1, NOW + 301, WITNESSED))
     logs.take(ONE, Checked(LOG.tree(9), against=(("two_histories", "x"),)), NOW)
     assert [one.what for one in logs.reasons(ONE, NOW - 1, NOW + 301, WITNESSED)] == ["not_witnessed"]
+
+
+def test_each_bet_may_be_the_one_that_is_judged_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ids the monitor chose, and however many were dropped before."""
+    monkeypatch.setattr(known_logs, "parse_bet", lambda token: token)
+    with closing(Register(tmp_path / "register.sqlite")) as register:
+        rows = [(f"{9 - n}", None, 1, 0.0, NOW if n >= 5 else 0.5, 1, 1, 0, f"bet {n}") for n in range(10)]
+        sql = """INSERT INTO bets (issuer, jti, agent, policy, digests, standing, reasons, prev,
+                 chained, start, end, size, entries, rank, token)
+                 VALUES (?, ?, 'a', 'p', 'd', '', '[]', ?, ?, ?, ?, ?, ?, ?, ?)"""
+        with register._db.transaction() as db:
+            db.executemany(sql, [(ONE, *row) for row in rows])
+        assert register.forget(1) == 5
+        register.logs.take(ONE, Checked(LOG.tree()), NOW)
+        chosen = iter(range(5))
+        monkeypatch.setattr(known_logs.random, "randint", lambda low, high: range(low, high + 1)[next(chosen)])
+        found = [register.logs.state(ONE, References()).sample for _ in range(5)]
+        assert [str(one.bet) for one in found if one is not None] == [f"bet {n}" for n in range(5, 10)]
+        register.forget(NOW + 1)
+        assert register.logs.state(ONE, References()).sample is None
 
 
 def test_what_is_old_is_dropped_and_what_comes_again_is_kept(database: Database, logs: KnownLogs) -> None:

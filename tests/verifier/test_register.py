@@ -253,6 +253,16 @@ def test_what_is_said_and_kept_is_bounded(register: Register, monkeypatch: pytes
     assert len(register.forgive(ISSUER)) == 5
 
 
+def test_who_uses_up_what_is_kept_is_believed_nothing(register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a monitor would contradict itself about an agent that does not exist, and then about others unnoticed."""
+    monkeypatch.setattr("lictor.verifier.contradictions.MAX_KEPT", 5)
+    nobody = [bet(f"j{n}", f"i{n}", 100 + n, subject="spiffe://x/agent/nobody") for n in range(5)]
+    assert whats(take(register, bet("a", at=300), *nobody)) == []
+    take(register, *(bet(f"k{n}", f"i{n}", 100 + n, subject="spiffe://x/agent/nobody") for n in range(5)))
+    assert said(register).status == "contraindicated"
+    assert len(register.forgive(ISSUER)) == 5
+
+
 def test_a_file_that_is_no_register(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("this is no database, and longer than a header of one would be" * 20)
