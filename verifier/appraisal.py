@@ -23,7 +23,7 @@ from .ear import Status
 
 RESULTS: dict[str, Status] = {"pass": "affirming", "partial": "warning", "fail": "contraindicated"}
 MAX_TEXT = 200
-"""Characters of one reason's text: ids in a BET may be long."""
+"""Characters of a reason's text, and of an id that a monitor chose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,12 @@ class Reason:
 
     @classmethod
     def of(cls, what: str, status: Status, text: str) -> Reason:
-        return cls(what, status, text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…")
+        return cls(what, status, shortened(text))
+
+
+def shortened(text: str) -> str:
+    """What monitors chose, as it goes into a result: however long it is, there must be room for the rest."""
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 
 
 class NotYet(VerificationError):

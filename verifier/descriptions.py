@@ -16,7 +16,7 @@ from ..evidence.bet import Bet
 from ..evidence.description import Description
 from ..formats import jws
 from . import contradictions
-from .appraisal import Reason
+from .appraisal import Reason, shortened
 from .contradictions import Found
 from .database import Database
 
@@ -71,7 +71,7 @@ class ReferenceValues:
             yield _other_code(monitor, f"the package {found.package} of lictor {found.version}")
         if self.dependencies and found.dependencies not in self.dependencies:
             yield _other_code(monitor, f"dependencies with the digest {found.dependencies}")
-        running = {"lictor": found.version, "python": found.python.split()[-1]}
+        running = {"lictor": found.version, "python": found.python.rpartition(" ")[2]}
         for name, known in self.versions.items():
             version = running.get(name, found.distributions.get(name, "none"))
             if version not in known:
@@ -141,10 +141,10 @@ def shown(found: Iterable[tuple[str, Description | None]]) -> list[dict[str, Any
         {
             "monitor": monitor,
             "description": one.digest,
-            "version": one.version,
+            "version": shortened(one.version),
             "package": one.package,
             "dependencies": one.dependencies,
-            "configuration": one.configuration,
+            "configuration": shortened(one.configuration),
         }
         for monitor, one in named[:SHOWN]
     ]

@@ -25,7 +25,7 @@ import orjson
 from ..evidence.bet import Bet
 from ..evidence.description import Description
 from . import contradictions, cross_check, descriptions, known_logs
-from .appraisal import Reason, References, appraise
+from .appraisal import Reason, References, appraise, shortened
 from .cross_check import Watched
 from .database import Database
 from .descriptions import Descriptions
@@ -149,7 +149,8 @@ class Register:
         }
         if groups:
             behavior["until"] = max(group[6] for group in groups)
-        return Submodule(worst(statuses), tuple(policies)[:MAX_REASONS], nonce, behavior)
+        named = tuple(shortened(policy) for policy in policies)[:MAX_REASONS]
+        return Submodule(worst(statuses), named, nonce, behavior)
 
     def disagreements(self, agent: str, watched: Iterable[Watched], span: Span, until: float) -> list[Reason]:
         """Where monitors that watch the same do not tell the same; windows that ended after `until` wait."""

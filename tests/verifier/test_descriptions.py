@@ -149,6 +149,21 @@ def test_said_in_the_result(scene: Scene) -> None:
     ]
 
 
+def test_whatever_monitors_name_there_is_a_result(scene: Scene) -> None:
+    """Texts of a monitor's choice, each as long as claims may be, and one with nothing but a space."""
+    for size in range(8):
+        found = scene.describe(
+            swversion=["\U0001f600" * 2048], configuration="\U0001f600" * 2048, python=" ", log_size=size
+        )
+        token = scene.pusher.bet(
+            ext={"description": found.digest, "prev_bet": None}, bhv_policy=f"{size}" + "\U0001f600" * 2047
+        )
+        assert scene.desk.take(scene.pusher.id, [scene.pusher.jwk], [token], [found.token])[0]["accepted"]
+    said = scene.said()
+    assert (said.behavior["bets"], len(said.behavior["described"])) == (8, 8)
+    assert max(map(len, said.policies)) <= 201
+
+
 def test_other_code(scene: Scene) -> None:
     found = scene.describe(package="f" * 64)
     scene.push(found.token, under=found.digest)
