@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
 
@@ -25,9 +26,11 @@ log = logging.getLogger(__name__)
 
 HANDSHAKE_S = 10.0
 SILENT_S = 10.0
-"""How long after the time for its handshake a connection may bring no whole request."""
+"""How long after its handshake a connection may bring no whole request."""
 IDLE_S = 30.0
 CONNECTIONS = 128
+CONNECTIONS_OF_ONE = 32
+"""Of one caller; of a partner's trust domain all callers together, since it names as many as it likes."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CALLER = web.RequestKey("caller", str)
 """The SPIFFE ID of whoever calls."""
@@ -67,6 +70,8 @@ class Callers:
         self._server: asyncio.Server | None = None
         self._silent: dict[int, asyncio.TimerHandle] = {}
         """What ends the connections that have brought no request yet."""
+        self._held_by: dict[web.RequestHandler, str] = {}
+        """Whose the open connections are; of those that have ended since the last came, too."""
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises UsageError if that cannot be."""
@@ -83,14 +88,31 @@ class Callers:
             raise UsageError(text) from None
 
     def _protocol(self) -> asyncio.BaseProtocol:
-        server = self._runner.server
-        assert server is not None
-        if len(server.connections) >= CONNECTIONS:
-            return _Full()
+        return _Arriving(self._take)
+
+    def _take(self, transport: asyncio.Transport) -> None:
+        """Serve a connection whose handshake is done, unless there are too many, or too many of whoever calls."""
+        server, holder = self._runner.server, self._holder(transport)
+        connected = server.connections if server is not None else []
+        self._held_by = {one: self._held_by[one] for one in connected}
+        of_one = list(self._held_by.values()).count(holder)
+        if server is None or len(connected) >= CONNECTIONS or of_one >= CONNECTIONS_OF_ONE:
+            transport.close()
+            return
         made = server()
-        end = asyncio.get_running_loop().call_later(HANDSHAKE_S + SILENT_S, self._end_silent, made)
-        self._silent[id(made)] = end
-        return made
+        self._held_by[made] = holder
+        self._silent[id(made)] = asyncio.get_running_loop().call_later(SILENT_S, self._end_silent, made)
+        transport.set_protocol(made)
+        made.connection_made(transport)
+
+    def _holder(self, transport: asyncio.Transport) -> str:
+        """Whom a connection counts for; who is not let in is told so with the first request."""
+        try:
+            caller = self._identify(transport)
+        except VerificationError:
+            return ""
+        own = self._partners is None or not self._partners.speaks_for(caller)
+        return caller if own else caller.removeprefix("spiffe://").partition("/")[0]
 
     def _end_silent(self, connection: web.RequestHandler) -> None:
         del self._silent[id(connection)]
@@ -109,7 +131,7 @@ class Callers:
         if (end := self._silent.pop(id(request.protocol), None)) is not None:
             end.cancel()
         try:
-            request[CALLER] = self._identify(request)
+            request[CALLER] = self._identify(request.transport)
             return await handler(request)
         except VerificationError as e:
             refused = web.Response(status=403, text=f"{e}\n")
@@ -119,16 +141,19 @@ class Callers:
             log.error("%s: %s", self._listener.name, e)
             return web.Response(status=500, text="the log cannot be read or written\n")
 
-    def _identify(self, request: web.Request) -> str:
-        session = request.transport and request.transport.get_extra_info("ssl_object")
+    def _identify(self, transport: asyncio.Transport | None) -> str:
+        session = transport and transport.get_extra_info("ssl_object")
         der = session.getpeercert(binary_form=True) if session else None
         if der is None:
             raise VerificationError("a client certificate of the trust domain is required")
         return self._identities.client(der, datetime.datetime.now(datetime.UTC)).spiffe_id
 
 
-class _Full(asyncio.Protocol):
-    """Ends a connection that is one too many."""
+class _Arriving(asyncio.Protocol):
+    """A connection up to the end of its handshake."""
+
+    def __init__(self, take: Callable[[asyncio.Transport], None]) -> None:
+        self._take = take
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+        self._take(cast(asyncio.Transport, transport))  # uvloop's transports are not of this class

@@ -128,8 +128,7 @@ async def test_a_partner_that_is_revoked_is_refused_at_its_next_request(world: W
 
 async def test_a_connection_that_brings_no_request_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is let in can hold no room that way; one that asks keeps its connection."""
-    monkeypatch.setattr(callers_module, "HANDSHAKE_S", 1.0)
-    monkeypatch.setattr(callers_module, "SILENT_S", 0.0)
+    monkeypatch.setattr(callers_module, "SILENT_S", 1.0)
     listener = world.listener()
     callers = Callers(listener, 1024)
     callers.app.router.add_get("/", lambda request: web.Response())
@@ -147,4 +146,39 @@ async def test_a_connection_that_brings_no_request_ends(world: World, monkeypatc
     assert (await asking[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
     assert callers._silent == {}
     asking[1].close()
+    await callers.stop()
+
+
+@pytest.mark.parametrize("bound", ["CONNECTIONS_OF_ONE", "CONNECTIONS"])
+async def test_nobody_holds_all_connections(world: World, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    """Counted once the handshake is done, requests or not; partners count together, since they name themselves."""
+    monkeypatch.setattr(callers_module, bound, 3)
+    callers = Callers(world.listener(world.export()), 1024)
+    callers.app.router.add_get("/", lambda request: web.Response())
+    await callers.start("127.0.0.1", 0)
+    assert callers._server is not None
+    port = callers._server.sockets[0].getsockname()[1]
+
+    async def open_(ca: str, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        context = world.caller(ca, f"spiffe://{ca}/{name}")
+        return await asyncio.open_connection("127.0.0.1", port, ssl=context)
+
+    async def asks(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bool:
+        try:
+            connection[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            return (await asyncio.wait_for(connection[0].readline(), 15)).startswith(b"HTTP/1.1 200")
+        except ConnectionError:
+            return False
+
+    hog = [await open_(OWN, "agent/a") for _ in range(4)]
+    assert await hog[3][0].read() == b"", "ended at once"
+    others = [await open_(OWN, "agent/b"), *[await open_(PARTNER, f"monitor/{n}") for n in range(4)]]
+    served = [await asks(one) for one in others]
+    assert served == ([True] * 4 + [False] if bound == "CONNECTIONS_OF_ONE" else [False] * 5)
+    hog[0][1].close()
+    await hog[0][1].wait_closed()
+    while not await asks(again := await open_(OWN, "agent/a")):
+        again[1].close()
+    for _, writer in (*hog, *others, again):
+        writer.close()
     await callers.stop()
