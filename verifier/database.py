@@ -36,14 +36,14 @@ class Database:
         """All changes that are made in it, or none."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+            yield self._db
             self._db.execute("COMMIT")
         except sqlite3.Error as e:
             raise LedgerError(f"the register cannot be written: {e}") from None
+        finally:
+            # After some errors (a full disk) SQLite has done so itself, after a failed COMMIT not always.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
