@@ -46,7 +46,8 @@ def joined(first: Mapping[str, object], then: Mapping[str, Sequence[str]]) -> di
     for name, lines in then.items():
         before = first.get(name, ())
         assert isinstance(before, Sequence)
-        found[name] = [*before, *(line for line in lines if line not in before)]
+        known = frozenset(before)
+        found[name] = [*before, *(line for line in lines if line not in known)]
     return found
 
 

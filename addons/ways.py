@@ -197,9 +197,11 @@ def take_from_trailers(response: http.Response) -> http.Headers:
     """Evidence that came after a stream; it is no longer there."""
     found = http.Headers()
     if response.trailers:
-        fields = response.trailers.fields
-        found = http.Headers(field for field in fields if field[0].decode("latin-1").lower() in CARRIED)
-        response.trailers = http.Headers(field for field in fields if field not in found.fields) or None
+        of_monitors: dict[bool, list[tuple[bytes, bytes]]] = {True: [], False: []}
+        for field in response.trailers.fields:
+            of_monitors[field[0].decode("latin-1").lower() in CARRIED].append(field)
+        found = http.Headers(of_monitors[True])
+        response.trailers = http.Headers(of_monitors[False]) or None
     return found
 
 
