@@ -19,6 +19,9 @@ class Database:
         """Open the file, or make it with `schema`. Raises UsageError if that cannot be."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Before anything is in it: the files beside it get its mode.
+            path.touch(mode=0o600)
+            path.chmod(0o600)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
@@ -27,7 +30,6 @@ class Database:
                 self._db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {FORMAT}; COMMIT;")
             elif form != FORMAT:
                 raise UsageError(f"the register {path} has the format {form}, expected {FORMAT}: put it away")
-            path.chmod(0o600)
         except (sqlite3.Error, OSError) as e:
             raise UsageError(f"the register {path} cannot be opened: {e}") from None
 

@@ -75,6 +75,7 @@ def test_a_register_of_another_format_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_nobody_else_may_read_it(database: Database, tmp_path: Path) -> None:
+    write(database, "a")
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "sub").iterdir()}
-    assert modes["r.db"] == 0o600
+    assert modes == {"r.db": 0o600, "r.db-wal": 0o600, "r.db-shm": 0o600}
     assert (tmp_path / "sub").stat().st_mode & 0o777 == 0o700
