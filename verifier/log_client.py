@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,7 @@ class LogClient:
         self._context = client_context(listener.ca, listener.cert, listener.key)
         self._address = urlsplit(url)
         self._connection: http.client.HTTPSConnection | None = None
+        self._given_up = threading.Event()
         self._keys: list[Verifier] = []
         self._tiles: Tiles | None = None
 
@@ -87,8 +89,13 @@ class LogClient:
                 if first <= seq < end:
                     yield seq, data
 
+    def begin(self) -> None:
+        """From another thread, while nothing is read: from now on it may be."""
+        self._given_up.clear()
+
     def abort(self) -> None:
-        """From another thread: whatever is waited for ends now."""
+        """From another thread: whatever is waited for ends now, and nothing more is asked."""
+        self._given_up.set()
         connection = self._connection
         if connection is not None and connection.sock is not None:
             with contextlib.suppress(OSError):
@@ -115,6 +122,9 @@ class LogClient:
     def _get(self, path: str, limit: int) -> bytes:
         try:
             connection = self._connection or self._connected()
+            if self._given_up.is_set():  # after the connection is there to be ended, so that no `abort` is missed
+                self._close()
+                raise Unchecked("it was given up")
             connection.request("GET", path)
             answer = connection.getresponse()
             data = answer.read(limit + 1)
@@ -124,16 +134,17 @@ class LogClient:
         if len(data) > limit:
             self._close()
             raise Unchecked(f"its answer to {path} has more than {limit} octets")
-        if answer.status == 200:
-            return data
         if answer.will_close:
             self._close()
+        if answer.status == 200:
+            return data
         said = data[:200].decode("utf-8", "replace").strip()
         raise (Missing if answer.status == 404 else Unchecked)(f"it answers {answer.status} to {path} ({said})")
 
     def _connected(self) -> http.client.HTTPSConnection:
         host, port = self._address.hostname or "", self._address.port
         self._connection = made = http.client.HTTPSConnection(host, port, context=self._context, timeout=ANSWER_S)
+        made.auto_open = 0  # it would connect again by itself, and nobody would look at who answers
         try:
             made.connect()
             self._server.check(made.sock.getpeercert(True))

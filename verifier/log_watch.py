@@ -101,6 +101,7 @@ class LogWatch:
     async def round(self, one: _Log) -> bool:
         """One round; whether there is more to be proven at once. Raises Unchecked, LedgerError."""
         state = await self._state(one.client.monitor)
+        one.client.begin()
         asked = asyncio.get_running_loop().run_in_executor(self._threads, self._check, one, state)
         if not (await asyncio.wait({asked}, timeout=READ_S))[0]:
             one.client.abort()
