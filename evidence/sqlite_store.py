@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..formats.errors import LedgerError, UsageError
+from .sqlite_file import BUSY_MS, FORMAT, INDEXES, connect, lock, open_writer, sync_directory
 from .store import (
     Batch,
     BetRow,
@@ -25,37 +25,9 @@ from .store import (
     WindowRow,
 )
 
-FORMAT = "lictor-ledger/3"
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE entries (seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL, data BLOB NOT NULL);
-CREATE TABLE stubs (seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
-CREATE TABLE disclosures (id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, data BLOB NOT NULL);
-CREATE INDEX disclosed ON disclosures (seq);
-CREATE TABLE subtrees (level INTEGER, n INTEGER, root BLOB NOT NULL, PRIMARY KEY (level, n)) WITHOUT ROWID;
-CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note TEXT NOT NULL, cosignatures INTEGER NOT NULL);
-CREATE INDEX cosigned ON checkpoints (size) WHERE cosignatures > 0;
-CREATE TABLE bets (
-    id INTEGER PRIMARY KEY, jti TEXT NOT NULL UNIQUE, agent_id TEXT NOT NULL, policy_id TEXT NOT NULL,
-    first_seq INTEGER NOT NULL, count INTEGER NOT NULL, start REAL NOT NULL, end REAL NOT NULL, token TEXT NOT NULL);
-CREATE TABLE nodes (
-    id INTEGER PRIMARY KEY, jti TEXT NOT NULL, wid TEXT NOT NULL, agent_id TEXT NOT NULL, issuer TEXT NOT NULL,
-    iat REAL NOT NULL, parents TEXT NOT NULL, token TEXT NOT NULL, origin TEXT NOT NULL, UNIQUE (wid, jti));
-CREATE TABLE windows (
-    agent_id TEXT NOT NULL, policy_id TEXT NOT NULL, start REAL NOT NULL, first_seq INTEGER NOT NULL, prev_bet TEXT,
-    PRIMARY KEY (agent_id, policy_id));
-CREATE TABLE documents (
-    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, data BLOB NOT NULL, UNIQUE (kind, id));
-CREATE TABLE head (
-    one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, checkpoint TEXT NOT NULL, edge BLOB NOT NULL,
-    clock INTEGER NOT NULL);
-"""
 _MORE_COSIGNATURES = """ON CONFLICT (size) DO UPDATE SET note = excluded.note, cosignatures = excluded.cosignatures
                         WHERE excluded.cosignatures > cosignatures"""
-_WAL_PAGES = 4000
-_SYNCHRONOUS: dict[Durability, str] = {"commit": "FULL", "os": "NORMAL"}
-"""With NORMAL a power cut may take the last batches, never half of one, and never what comes before them."""
-_BUSY_MS = 5000
+_NODES = "SELECT jti, wid, agent_id, issuer, iat, parents, token, origin FROM nodes"
 _SCRUB_MS = 50
 _ERASED = "erased"
 _INSERTS = {  # by the number of rows
@@ -76,7 +48,7 @@ class SqliteReader:
         if not path.is_file():
             raise UsageError(f"there is no ledger at {path}")
         try:
-            self._db = _connect(f"{path.resolve().as_uri()}?mode=ro")
+            self._db = connect(f"{path.resolve().as_uri()}?mode=ro")
             form = self.meta("format")
         except (sqlite3.Error, LedgerError) as e:
             raise UsageError(f"{path} cannot be read as a ledger: {e}") from None
@@ -158,12 +130,14 @@ class SqliteReader:
         return [token for (token,) in self._rows(sql, LATE_BETS, agent_id, after)]
 
     def nodes(self, wid: str | None = None) -> Iterator[NodeRow]:
-        sql = """SELECT jti, wid, agent_id, issuer, iat, parents, token, origin FROM nodes
-                 WHERE ?1 IS NULL OR wid = ?1 ORDER BY id"""
-        for jti, found, agent_id, issuer, iat, parents, token, origin in self._rows(sql, wid):
-            yield NodeRow(
-                jti, found, agent_id, issuer, iat, tuple(parents.split("\n")) if parents else (), token, origin
-            )
+        yield from map(_node_row, self._rows(f"{_NODES} WHERE ?1 IS NULL OR wid = ?1 ORDER BY id", wid))
+
+    def node(self, wid: str, jti: str) -> NodeRow | None:
+        return next((_node_row(row) for row in self._rows(f"{_NODES} WHERE wid = ? AND jti = ?", wid, jti)), None)
+
+    def node_of(self, issuer: str, jti: str) -> NodeRow | None:
+        sql = f"{_NODES} WHERE jti = ? AND issuer = ? LIMIT 1"
+        return next((_node_row(row) for row in self._rows(sql, jti, issuer)), None)
 
     def workflow_of(self, jti: str) -> list[NodeRow]:
         """All nodes of the workflow that the node `jti` is of; none if it is not known."""
@@ -222,13 +196,14 @@ class SqliteStore(SqliteReader):
     def __init__(self, path: Path, durability: Durability = "commit") -> None:
         """Open or make the ledger at `path`. Raises UsageError if another process writes it or it cannot be made."""
         self._durability: Durability = durability
-        self._lock = _lock(path)
+        self._lock = lock(path)
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             os.chmod(path, 0o600)
-            self._writer = _open_writer(path, durability)
-            _sync_directory(path.parent)
+            self._writer = open_writer(path, durability)
+            sync_directory(path.parent)
             super().__init__(path)
+            self._writer.execute(INDEXES)
         except OSError as e:
             os.close(self._lock)
             raise UsageError(f"the ledger {path} cannot be opened for writing: {e.strerror}") from None
@@ -293,7 +268,7 @@ class SqliteStore(SqliteReader):
         try:
             self._writer.execute(f"PRAGMA busy_timeout={_SCRUB_MS}")
             busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            self._writer.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+            self._writer.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         except sqlite3.Error as e:
             raise LedgerError(f"the ledger {self.path} cannot be written: {e}") from e
         return not busy
@@ -315,6 +290,11 @@ class SqliteStore(SqliteReader):
 
 def _bet(row: BetRow) -> tuple[object, ...]:
     return (row.jti, row.agent_id, row.policy_id, row.first_seq, row.count, row.start, row.end, row.token)
+
+
+def _node_row(row: tuple[Any, ...]) -> NodeRow:
+    jti, wid, agent_id, issuer, iat, parents, token, origin = row
+    return NodeRow(jti, wid, agent_id, issuer, iat, tuple(parents.split("\n")) if parents else (), token, origin)
 
 
 def _node(row: NodeRow) -> tuple[object, ...]:
@@ -351,49 +331,3 @@ def _insert(
         return
     marks = ", ".join("?" * columns)
     db.executemany(f"INSERT {otherwise} INTO {table} VALUES ({marks}) {then}", rows)  # noqa: S608 - constants only
-
-
-def _connect(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000)
-
-
-def _open_writer(path: Path, durability: Durability) -> sqlite3.Connection:
-    db = _connect(f"{path.resolve().as_uri()}?mode=rw")
-    try:
-        mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        if mode != "wal":
-            raise sqlite3.OperationalError(f"this file system has no write-ahead log (journal mode {mode})")
-        db.execute(f"PRAGMA synchronous={_SYNCHRONOUS[durability]}")
-        db.execute("PRAGMA secure_delete=ON")
-        db.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
-        if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            insert = f"INSERT INTO meta VALUES ('format', '{FORMAT}');"  # noqa: S608
-            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {insert} COMMIT;")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _lock(path: Path) -> int:
-    """A descriptor that holds the writer's lock of the ledger. Raises UsageError if it is taken."""
-    try:
-        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as e:
-        raise UsageError(f"the ledger {path} cannot be opened for writing: {e.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise UsageError(
-            f"another monitor writes the ledger {path}: stop it first, or give this monitor another ledger path"
-        ) from None
-    return descriptor
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

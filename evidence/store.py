@@ -153,6 +153,12 @@ class Reader(Protocol):
     def nodes(self, wid: str | None = None) -> Iterator[NodeRow]:
         """All ECT nodes, or those of one workflow."""
 
+    def node(self, wid: str, jti: str) -> NodeRow | None:
+        """The node of that workflow with this id, if it is known; looked up, not searched for."""
+
+    def node_of(self, issuer: str, jti: str) -> NodeRow | None:
+        """A node of any workflow with this id that this issuer signed; looked up."""
+
     def windows(self) -> Iterator[WindowRow]:
         """The open windows."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,19 @@ def test_a_refused_opening_gives_the_lock_back(tmp_path: Path) -> None:
         SqliteStore(path)
     path.unlink()
     SqliteStore(path).close()
+
+
+def test_a_node_is_looked_up_by_its_workflow_or_by_its_issuer_also_in_a_ledger_without_the_index(path: Path) -> None:
+    rows = [
+        NodeRow("j", wid, "a", issuer, 1.0, ("p", "q"), "t", "received") for wid, issuer in (("w", "i"), ("v", "k"))
+    ]
+    with closing(SqliteStore(path)) as store:
+        store.append(Batch(nodes=rows))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP INDEX node_ids")
+    with closing(SqliteStore(path)) as store:
+        assert (store.node("w", "j"), store.node("v", "j"), store.node("x", "j")) == (*rows, None)
+        assert (store.node_of("i", "j"), store.node_of("k", "j"), store.node_of("k", "p")) == (*rows, None)
+        plan = "EXPLAIN QUERY PLAN SELECT token FROM nodes WHERE "
+        found = [*store._rows(plan + "wid = '' AND jti = ''"), *store._rows(plan + "jti = '' AND issuer = ''")]
+        assert ["USING INDEX" in row[3] for row in found] == [True, True]
