@@ -284,20 +284,21 @@ class Enforce:
         )
         settled = [answers[i] for i in range(len(drafts))]
         if exchange.carriage is not None and exchange.carriage.apart:
-            problem = await self._deliver(exchange.carriage, settled)
+            problem = await self._deliver(exchange.agent_id, exchange.carriage, settled)
             if problem:
                 self._not_delivered(flow, exchange, judged, settled, problem)
                 return
         self._settle(flow, exchange, judged, settled)
 
-    async def _deliver(self, carriage: ways.Carriage, answers: Sequence[Receipt | LictorError]) -> str:
+    async def _deliver(self, agent_id: str, carriage: ways.Carriage, answers: Sequence[Receipt | LictorError]) -> str:
         """Hand the evidence of what was let out to the callee's monitor; "", or why that cannot be."""
         receipts = [a for a in answers if isinstance(a, Receipt) and a.decision in (Verdict.ALLOW, Verdict.FLAG)]
         if len(receipts) < len(answers):
             return ""
         assert carriage.target is not None
         said: list[str | LictorError] = []
-        await self._control.deliver(carriage.target.urn, carriage.apart, delegate.tokens_of(receipts), said.append)
+        tokens = delegate.tokens_of(receipts)
+        await self._control.deliver(agent_id, carriage.target.urn, carriage.apart, tokens, said.append)
         return str(said[0])
 
     def _not_delivered(

@@ -50,9 +50,12 @@ class Control(Protocol):
         """Nobody waits for the held action of this entry any more; its receipt comes, and is a denial."""
 
     def deliver(
-        self, urn: str, request: str, tokens: Tokens, then: Callable[[str | LictorError], None]
+        self, agent_id: str, urn: str, request: str, tokens: Tokens, then: Callable[[str | LictorError], None]
     ) -> Future[None]:
-        """Have the monitor of the target `urn` keep the evidence for a request; `then` gets "", or why it does not."""
+        """Have the monitor of the target `urn` keep the evidence for a request of this agent.
+
+        `then` gets "", or why it does not.
+        """
 
     def take_delivery(self, peer_id: str, request: str, then: Callable[[Tokens | LictorError], None]) -> Future[None]:
         """What the monitor `peer_id` delivered for this request, if anything."""

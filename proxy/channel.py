@@ -205,9 +205,9 @@ class ControlClient:
         return self._ask("response", node, then, lambda answer: Tokens(**answer))
 
     def deliver(
-        self, urn: str, request: str, tokens: Tokens, then: Callable[[str | ControlError], None]
+        self, agent_id: str, urn: str, request: str, tokens: Tokens, then: Callable[[str | ControlError], None]
     ) -> Future[None]:
-        return self._ask("deliver", (urn, request, tokens), then, str)
+        return self._ask("deliver", (urn, request, tokens), then, str, agent=agent_id)
 
     def take_delivery(self, peer_id: str, request: str, then: Callable[[Tokens | ControlError], None]) -> Future[None]:
         return self._ask("take", (peer_id, request), then, lambda answer: Tokens(**answer))

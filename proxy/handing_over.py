@@ -30,6 +30,8 @@ PAUSES_S = (0.1, 0.5, 1.5)
 IDLE_S = 15.0
 """Less than the other side keeps a connection open, so that it is not the one to end it while we write."""
 CONNECTIONS = 8
+FETCHES = 256
+"""Fetches at a time: agents can begin more of them than a monitor that is slow answers."""
 
 
 class HandingOver:
@@ -40,6 +42,7 @@ class HandingOver:
         self._targets = {target.urn: target for target in config.targets if target.evidence is not None}
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._fetching = 0
 
     async def stop(self) -> None:
         """End all connections."""
@@ -67,12 +70,18 @@ class HandingOver:
         target = self._targets.get(urn)
         if target is None:
             return None
+        if self._fetching >= FETCHES:
+            log.warning("no evidence of %s about the delegation %s: too much is fetched already", target.monitor, node)
+            return None
+        self._fetching += 1
         try:
             async with asyncio.timeout(FETCH_S):
                 return await self._fetch(target, node)
         except (LictorError, aiohttp.ClientError, OSError) as e:
             log.warning("no evidence of %s about the delegation %s: %s", target.monitor, node, _text(e))
             return None
+        finally:
+            self._fetching -= 1
 
     async def _fetch(self, target: Target, node: str) -> Tokens:
         for pause in (*PAUSES_S, None):

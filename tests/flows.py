@@ -70,7 +70,9 @@ class FakeControl:
     def withdraw(self, seq: int, reason: str) -> None:
         self.withdrawn.append((seq, reason))
 
-    def deliver(self, urn: str, request: str, tokens: Tokens, then: Callable[[Any], None]) -> asyncio.Future[None]:
+    def deliver(
+        self, agent_id: str, urn: str, request: str, tokens: Tokens, then: Callable[[Any], None]
+    ) -> asyncio.Future[None]:
         self.delivered.append((urn, request, tokens))
         return self._done(then, self.problem)
 

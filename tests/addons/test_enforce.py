@@ -565,7 +565,7 @@ async def test_no_permit_before_its_evidence_is_delivered(way: Way) -> None:
     given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     asked: list[Any] = []
 
-    def later(urn: str, request: str, tokens: Any, then: Any) -> asyncio.Future[None]:
+    def later(agent_id: str, urn: str, request: str, tokens: Any, then: Any) -> asyncio.Future[None]:
         asked.append(then)
         return given
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from lictor.evidence.entry import ActionDraft, InboundDraft, Receipt
+from lictor.evidence.entry import ActionDraft, InboundDraft, Receipt, Tokens
 from lictor.proxy.channel import NOT_FORWARDED, ControlClient, ControlError, Frames
 from lictor.proxy.packing import unpack
 
@@ -115,6 +115,16 @@ async def test_what_was_refused_for_lateness_still_counts_until_it_is_answered(e
     await asyncio.sleep(0.02)
     assert "no receipt within" in str(await refused(both.client))
     assert len(both.got) == 3
+
+
+async def test_deliveries_of_one_agent_leave_room_for_others(ends: Any) -> None:
+    """They take as long as another monitor does."""
+    one, said = await ends(timeout=60, limit=8), []
+    for number in range(8):
+        one.client.deliver("spiffe://x.test/agent/a", "urn:x", f"r{number}", Tokens(), said.append)
+    assert [str(error) for error in said] == ["4 actions of this agent wait to be recorded already"] * 4
+    one.client.record_action(replace(DRAFT, agent_id="spiffe://x.test/agent/b"), said.append)
+    await one.has(5)
 
 
 async def test_one_agent_leaves_room_for_others(ends: Any) -> None:

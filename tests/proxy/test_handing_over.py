@@ -150,6 +150,27 @@ async def test_what_cannot_be_fetched_is_given_up(two: Two, monkeypatch: pytest.
     assert await two.a(evidence=f"https://127.0.0.1:{free_port()}").fetch(URN, "node-1", outcome) == outcome
 
 
+async def test_so_much_is_fetched_at_a_time(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else agents whose streams end without evidence could fill the memory with what waits for a slow monitor."""
+    monkeypatch.setattr(handing_over, "FETCHES", 2)
+    a, go_on, missing = two.a(), asyncio.Event(), {"last_evidence": "missing"}
+
+    async def slow(*_: object) -> tuple[int, bytes]:
+        await go_on.wait()
+        return 404, b""
+
+    monkeypatch.setattr(a._handing, "_ask", slow)
+    waiting = [asyncio.create_task(a.fetch(URN, f"node-{n}", missing)) for n in range(2)]
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(a.fetch(URN, "node-3", missing), 4) == missing
+    assert not any(task.done() for task in waiting)
+    go_on.set()
+    assert await asyncio.gather(*waiting) == [missing, missing]
+    two.b.leave(A, ["node-4"], TOKENS)
+    monkeypatch.undo()
+    assert (await a.fetch(URN, "node-4", {}))["last_evidence"] == "fetched"
+
+
 async def test_fetched_once_it_answers_again(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     a, asked = two.a(), []
     two.b.leave(A, ["node-1"], TOKENS)
