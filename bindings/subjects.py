@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..formats.errors import FormatError, UsageError
-from ..formats.spiffe import SpiffeId
+from ..formats.spiffe import SpiffeId, is_named
 from .model import Binding
 
 
@@ -24,9 +24,7 @@ def check_subject(pattern: str) -> str:
 
 def applies_to(subjects: tuple[str, ...], agent_id: str) -> bool:
     """No subjects mean every agent. `/*` stands for one path segment or more: no SPIFFE ID ends with a slash."""
-    return not subjects or any(
-        agent_id.startswith(subject[:-1]) if subject.endswith("/*") else agent_id == subject for subject in subjects
-    )
+    return not subjects or is_named(subjects, agent_id)
 
 
 def for_agents_of(trust_domain: str, bindings: Iterable[Binding]) -> tuple[Binding, ...]:

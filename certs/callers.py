@@ -17,6 +17,7 @@ from typing import cast
 from aiohttp import web
 
 from ..formats.errors import LedgerError, UsageError, VerificationError
+from ..formats.spiffe import is_named
 from .contexts import listener_context, trust_partners
 from .identities import Identities
 from .partners import Federated, Partners
@@ -40,7 +41,8 @@ CALLER = web.RequestKey("caller", str)
 class Listener:
     """What a listener shows and whom it lets in: PEM files, and the trust domain of callers. `name` is for messages.
 
-    Callers of the trust domains of `partners` are let in too.
+    Callers of the trust domains of `partners` are let in too, if there is no `named`, or it names them (SPIFFE IDs,
+    or patterns with `/*` at the end).
     """
 
     name: str
@@ -50,6 +52,7 @@ class Listener:
     crl: Path
     trust_domain: str
     partners: tuple[Federated, ...] = ()
+    named: tuple[str, ...] | None = None
 
     def partners_of(self, revoked: RevocationList) -> Partners | None:
         """Their bundles, if there are any."""
@@ -146,7 +149,11 @@ class Callers:
         der = session.getpeercert(binary_form=True) if session else None
         if der is None:
             raise VerificationError("a client certificate of the trust domain is required")
-        return self._identities.client(der, datetime.datetime.now(datetime.UTC)).spiffe_id
+        found, listener = self._identities.client(der, datetime.datetime.now(datetime.UTC)), self._listener
+        theirs = found.trust_domain != listener.trust_domain
+        if theirs and listener.named is not None and not is_named(listener.named, found.spiffe_id):
+            raise VerificationError(f"{found.spiffe_id} is of another trust domain, and not named here")
+        return found.spiffe_id
 
 
 class _Arriving(asyncio.Protocol):

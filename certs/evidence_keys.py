@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -54,12 +54,15 @@ class _Known:
 class EvidenceKeys:
     """Keys that identity CAs vouch for, each for its own trust domain, found by (kid, iss)."""
 
-    def __init__(self, ca_pem: bytes) -> None:
+    def __init__(self, ca_pem: bytes, revoked: Container[int] = frozenset()) -> None:
         """`ca_pem`: the identity CA's certificate, or those of several trust domains.
+
+        `revoked`: serial numbers of certificates whose keys are not resolved.
 
         Raises VerificationError if one is not an identity CA's.
         """
         self._anchors = Anchors.from_pem(ca_pem)
+        self._revoked = revoked
         self._known: dict[tuple[str, str], _Known] = {}
 
     def add_jwk(self, jwk: Mapping[str, Any]) -> str:
@@ -98,6 +101,8 @@ class EvidenceKeys:
         known = self._known.get((kid, iss))
         if known is None:
             raise VerificationError(f"no key {kid!r} of {iss!r} is known that the identity CA vouches for")
+        if known.cert.serial_number in self._revoked:
+            raise VerificationError(f"the certificate of the key {kid!r} of {iss!r} is revoked")
         if at is not None:
             try:
                 moment = datetime.fromtimestamp(at, UTC)

@@ -59,13 +59,14 @@ class Identities:
     def _vouched(self, der: bytes, name: str, spiffe_id: str, now: datetime) -> Identity:
         cert = read_leaf(der)
         self.refresh(name)
-        ca = self._ca(name)
+        ca = self.ca(name)
         check_issued(cert, ca, name)
         found = Identity(spiffe_id, name, cert.serial_number, cert.not_valid_after_utc.timestamp(), ca)
         self.check(found, now)
         return found
 
-    def _ca(self, trust_domain: str) -> x509.Certificate:
+    def ca(self, trust_domain: str) -> x509.Certificate:
+        """The CA of this trust domain or a partner's. Raises VerificationError if it may not be relied on."""
         if trust_domain == self._trust_domain or self._partners is None:
             return self._revoked.ca
         return self._partners.bundle(trust_domain).ca

@@ -6,7 +6,7 @@ Each is believed about itself alone: a certificate of theirs that names this dom
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -42,11 +42,24 @@ def federated(base: Path, tables: Iterable[dict[str, str]], own: str) -> tuple[F
         except FormatError:
             raise UsageError(f"{where}.trust_domain: {name!r} is not a trust domain: a-z, 0-9, dot, dash, _") from None
         if name == own:
-            raise UsageError(f"{where}.trust_domain: {name} is this monitor's own; a bundle is for another's")
+            raise UsageError(f"{where}.trust_domain: {name} is our own; a bundle is for another's")
         if name in found:
             raise UsageError(f"{where}.trust_domain: {name} has a table already; a trust domain has one bundle")
         found[name] = Federated(name, base / table["bundle"])
     return tuple(found.values())
+
+
+def check_known(name: str, key: str, domains: Container[str]) -> None:
+    """Raises UsageError unless a SPIFFE ID, or a pattern, that is the value of `key` is of one of these trust domains.
+
+    They are those whose CA is known.
+    """
+    domain = name.removeprefix("spiffe://").partition("/")[0]
+    if domain not in domains:
+        raise UsageError(
+            f"{key}: {name} is of the trust domain {domain}, whose CA is not known: name its trust bundle in "
+            "[[federation]]"
+        )
 
 
 def _utc_now() -> datetime:
@@ -143,6 +156,16 @@ class Partners:
         watched.current.check_current(self._clock())
         return watched.current
 
+    def now(self, trust_domain: str) -> Bundle:
+        """What may be relied on now, with a look at the files. Raises like `bundle`."""
+        self.refresh()
+        return self.bundle(trust_domain)
+
+    def cas(self) -> tuple[bytes, ...]:
+        """The CAs (PEM) that may be relied on now, with a look at the files."""
+        self.refresh()
+        return tuple(bundle.ca_pem for bundle in self._known().values() if bundle.is_current(self._clock()))
+
     def state(self, trust_domain: str) -> tuple[int, bool]:
         """What changes when another bundle is taken or one runs out."""
         bundle = self._watched[trust_domain].current
@@ -154,5 +177,4 @@ class Partners:
 
     def resolve(self, kid: str, iss: str, at: float | None = None) -> PublicKey:
         """The evidence key `kid` of a partner's monitor. Raises VerificationError (see `EvidenceKeys.resolve`)."""
-        self.refresh()
-        return self.bundle(iss.removeprefix("spiffe://").partition("/")[0]).evidence.resolve(kid, iss, at)
+        return self.now(iss.removeprefix("spiffe://").partition("/")[0]).evidence.resolve(kid, iss, at)

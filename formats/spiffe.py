@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import FormatError
@@ -47,3 +48,10 @@ def parse_trust_domain(text: str) -> str:
     if name == text or not _TRUST_DOMAIN.fullmatch(name):
         raise FormatError(f"{text!r} is not the SPIFFE ID of a trust domain: spiffe:// and a-z, 0-9, dot, dash or _")
     return name
+
+
+def is_named(patterns: Iterable[str], spiffe_id: str) -> bool:
+    """Whether one of them, SPIFFE IDs or with `/*` at the end for everything below, stands for this one."""
+    return any(
+        spiffe_id.startswith(pattern[:-1]) if pattern.endswith("/*") else spiffe_id == pattern for pattern in patterns
+    )

@@ -270,7 +270,7 @@ def test_out_of_date_nobody_is_believed_until_another_comes(world: World, caplog
 @pytest.mark.parametrize(
     ("tables", "said"),
     [
-        ([OWN], r"federation\[0\]\.trust_domain: own\.example is this monitor's own"),
+        ([OWN], r"federation\[0\]\.trust_domain: own\.example is our own"),
         ([ONE, TWO, ONE], r"federation\[2\]\.trust_domain: one\.example has a table already"),
         (["ONE.example"], "is not a trust domain"),
         (["one%2eexample"], "is not a trust domain"),
