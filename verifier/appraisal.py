@@ -14,11 +14,12 @@ from ..bindings.apart import Rules
 from ..bindings.model import Binding
 from ..bindings.registry import load_files
 from ..bindings.signing import read_keys
-from ..bindings.subjects import applies_to
+from ..bindings.subjects import applies_to, for_agents_of
 from ..evidence.bet import Bet
 from ..evidence.claims import SKEW
 from ..evidence.windows import DEFAULT_DENY
 from ..formats.errors import UsageError, VerificationError
+from ..formats.spiffe import SpiffeId
 from .ear import Status
 
 RESULTS: dict[str, Status] = {"pass": "affirming", "partial": "warning", "fail": "contraindicated"}
@@ -59,6 +60,7 @@ class References:
     subjects: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     bindings: dict[str, Binding] = field(default_factory=dict)
     _rules: dict[str, Rules] = field(default_factory=dict)
+    _views: dict[str, References] = field(default_factory=dict)
 
     @classmethod
     def of(cls, bindings: Iterable[Binding]) -> References:
@@ -79,6 +81,12 @@ class References:
             raise UsageError(f"{directory} holds no reference copies: put some there, or leave references out")
         return found
 
+    def at_monitors_of(self, trust_domain: str) -> References:
+        """The same, as monitors of a trust domain judge by them: without subjects for the agents of that one."""
+        if trust_domain not in self._views:
+            self._views[trust_domain] = self.of(for_agents_of(trust_domain, self.bindings.values()))
+        return self._views[trust_domain]
+
     def rules(self, digest: str) -> Rules | None:
         """The behaviors of the binding with this digest, made ready to judge when they are first asked for."""
         if digest not in self._rules and digest in self.bindings:
@@ -96,11 +104,12 @@ class References:
             text = f"a binding that judged under {policy} is none of the reference copies"
             yield Reason.of("other_binding", "contraindicated", text)
 
-    def missing(self, agent: str, policies: Iterable[str]) -> Iterator[Reason]:
-        """Against an agent of which there is evidence under these `policies` only."""
-        there = set(policies)
+    def missing(self, agent: str, policies: Iterable[str], monitors: Iterable[str]) -> Iterator[Reason]:
+        """Against an agent of which there is evidence of these `monitors` under these `policies` only."""
+        there, home = set(policies), SpiffeId.parse(agent).trust_domain
+        own = home in {SpiffeId.parse(monitor).trust_domain for monitor in monitors}
         for policy, versions in self.subjects.items():
-            if policy not in there and all(applies_to(subjects, agent) for subjects in versions):
+            if policy not in there and all(applies_to(one, agent) if one else own for one in versions):
                 text = f"the policy {policy} applies to the agent, and there is no evidence under it"
                 yield Reason.of("policy_missing", "warning", text)
 

@@ -10,6 +10,7 @@ from ..bindings.subjects import check_subject
 from ..certs.callers import Listener
 from ..certs.domain import TrustDomain
 from ..certs.monitors import MonitorFiles
+from ..certs.partners import Federated, check_known, federated
 from ..evidence.cosignature import read_witnesses
 from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import UsageError
@@ -56,11 +57,13 @@ class LogSettings:
 class VerifierConfig:
     """The whole configuration of a Verifier.
 
-    `monitors` may push evidence, `relying_parties` may ask: SPIFFE IDs or patterns (`/*` at the end). Results rest on
-    the windows that ended in the last `period_s` seconds. BETs must be for one of `audience`.
+    `monitors` may push evidence, `relying_parties` may ask: SPIFFE IDs or patterns (`/*` at the end), also of the
+    trust domains in `federation`. Results rest on the windows that ended in the last `period_s` seconds. BETs must be
+    for one of `audience`.
     """
 
     domain: TrustDomain
+    federation: tuple[Federated, ...]
     files: MonitorFiles
     listen: tuple[str, int]
     register: Path
@@ -83,7 +86,8 @@ class VerifierConfig:
     @property
     def listener(self) -> Listener:
         pem = self.files.cert, self.files.key, self.domain.identity_ca, self.domain.crl
-        return Listener("listen", *pem, self.domain.name)
+        named = (*self.monitors, *self.relying_parties)
+        return Listener("listen", *pem, self.domain.name, self.federation, named)
 
 
 def schema() -> dict[str, Any]:
@@ -97,20 +101,23 @@ def load(path: Path) -> VerifierConfig:
     base = path.absolute().parent
     domain = TrustDomain.open((base / document["trust"]).absolute())
     files = domain.verifier(document["name"])
+    federation = federated(base, document.get("federation", []), domain.name)
+    known = {domain.name, *(one.trust_domain for one in federation)}
     period, retention = float(document.get("period_s", 3600)), 86400 * float(document.get("retention_days", 30))
     if period > retention:
         raise UsageError(f"{path}: retention_days is shorter than period_s: results rest on all of the period")
-    monitors = _known_monitors(document.get("monitor", []))
+    monitors = _known_monitors(document.get("monitor", []), known)
     return VerifierConfig(
         domain=domain,
+        federation=federation,
         files=files,
         listen=address(document["listen"], "listen"),
         register=base / document["register"],
         period_s=period,
         retention_s=retention,
         audience=tuple(document.get("audience", [str(files.spiffe_id), f"spiffe://{domain.name}/verifier"])),
-        monitors=_patterns(document, "monitors", f"spiffe://{domain.name}/monitor/*"),
-        relying_parties=_patterns(document, "relying_parties", f"spiffe://{domain.name}/*"),
+        monitors=_patterns(document, "monitors", f"spiffe://{domain.name}/monitor/*", known),
+        relying_parties=_patterns(document, "relying_parties", f"spiffe://{domain.name}/*", known),
         references=_references(base, domain, document.get("references")),
         known_monitors=monitors,
         logs=_logs(base, document.get("logs", {}), monitors),
@@ -120,19 +127,23 @@ def load(path: Path) -> VerifierConfig:
     )
 
 
-def _patterns(document: dict[str, Any], key: str, default: str) -> tuple[str, ...]:
+def _patterns(document: dict[str, Any], key: str, default: str, known: set[str]) -> tuple[str, ...]:
     try:
-        return tuple(check_subject(pattern) for pattern in document.get(key, [default]))
+        found = tuple(check_subject(pattern) for pattern in document.get(key, [default]))
     except UsageError as e:
         raise UsageError(f"{key}: {e}") from None
+    for pattern in found:
+        check_known(pattern, key, known)
+    return found
 
 
-def _known_monitors(tables: list[dict[str, Any]]) -> tuple[MonitorSettings, ...]:
+def _known_monitors(tables: list[dict[str, Any]], known: set[str]) -> tuple[MonitorSettings, ...]:
     found: dict[str, MonitorSettings] = {}
     for index, table in enumerate(tables):
         name = spiffe_id(table["name"], f"monitor[{index}].name")
         if name in found:
             raise UsageError(f"monitor[{index}].name: {name} has a table already")
+        check_known(name, f"monitor[{index}].name", known)
         orders, log = (table[key].rstrip("/") if key in table else None for key in ("orders", "log"))
         found[name] = MonitorSettings(name, orders, log, tuple(table.get("configurations", ())))
     return tuple(found.values())

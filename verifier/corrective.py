@@ -92,7 +92,8 @@ class Corrective:
         self._contexts: dict[str, ssl.SSLContext] = {}
         for name in dict.fromkeys(name for rule in rules for name, _ in rule.monitors):
             context = client_context(listener.ca, listener.cert, listener.key)
-            ExpectedServer(name, listener.trust_domain, listener.ca, listener.crl).watch(context)
+            known = listener.trust_domain, listener.ca, listener.crl, listener.partners
+            ExpectedServer(name, *known).watch(context)
             self._contexts[name] = context
 
     def evidence_came(self, agents: Iterable[str]) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 from .. import __version__
 from ..bindings.subjects import applies_to
+from ..certs.authority import read_certificate
 from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
+from ..certs.partners import Partners
 from ..evidence import bet, description
 from ..evidence.bet import Bet
 from ..evidence.description import Description
@@ -50,6 +52,7 @@ class Desk:
         if self.jwk["kid"] != self._signer.kid:
             raise UsageError(f"{config.files.evidence_cert} is not the certificate of {config.files.evidence_key}")
         self._ca = config.domain.identity_ca.read_bytes()
+        self._partners = Partners(read_certificate(config.domain.identity_ca), config.federation, strict=True)
         self._references = Watched("the directory of reference copies", self._files, self._load)
         self._register = Register(config.register)
         self._served = frozenset(monitor.name for monitor in config.known_monitors if monitor.log is not None)
@@ -66,7 +69,7 @@ class Desk:
         """
         if not applies_to(self._config.monitors, sender):
             raise VerificationError(f"{sender} may not push evidence to this Verifier")
-        keys = EvidenceKeys(self._ca)
+        keys = self._keys_of(sender)
         for jwk in jwks:
             keys.add_jwk(jwk)
             if jwk["iss"] != sender:
@@ -90,6 +93,13 @@ class Desk:
             verdict["known"] = not one.new
         self._say_against(sender, [text for one in taken for text in one.contradictions])
         return verdicts
+
+    def _keys_of(self, monitor: str) -> EvidenceKeys:
+        """None yet, and none is taken that the CA of this monitor's trust domain has not certified."""
+        if not self._partners.speaks_for(monitor):
+            return EvidenceKeys(self._ca)
+        bundle = self._partners.now(SpiffeId.parse(monitor).trust_domain)
+        return EvidenceKeys(bundle.ca_pem, bundle.revoked.serials)
 
     def _described(self, token: str, sender: str, keys: EvidenceKeys) -> Iterator[Description]:
         """The description, if it holds: `keys` are the sender's, so it is no other's."""
@@ -174,7 +184,7 @@ class Desk:
 
     def log_state(self, monitor: str) -> LogState:
         """What is known of a monitor's log, and what of it is to be proven."""
-        return self._register.logs.state(monitor, self._references.current)
+        return self._register.logs.state(monitor, self._references_at(monitor))
 
     def take_log(self, monitor: str, checked: Checked) -> None:
         """What a look at a monitor's log has shown. Raises LedgerError if it cannot be kept."""
@@ -199,12 +209,12 @@ class Desk:
         if not applies_to((*config.relying_parties, *config.monitors), sender):
             raise VerificationError(f"{sender} may not hand disclosures to this Verifier")
         try:
-            shown = check_disclosure(text, self._ca)
+            shown = check_disclosure(text, b"".join((self._ca, *self._partners.cas())))
+            monitor, proof = f"spiffe://{shown.proof.origin}", shown.proof
             opened = {one.name: one.value for one in shown.opened}
-            found = judge_again(shown.entry, opened, self._references.current, shown.bet)
+            found = judge_again(shown.entry, opened, self._references_at(monitor), shown.bet)
         except (FormatError, VerificationError) as e:
             raise UsageError(str(e)) from None
-        monitor, proof = f"spiffe://{shown.proof.origin}", shown.proof
         if not applies_to(config.monitors, monitor):
             raise UsageError(f"the entry is of {monitor}, whose evidence this Verifier does not take")
         tree = proof.size, base64url.encode(bytes.fromhex(proof.root))
@@ -228,6 +238,10 @@ class Desk:
     def poll(self) -> None:
         """Take reference copies that changed; what cannot be read is logged, once, and the former stay."""
         self._references.poll()
+
+    def _references_at(self, monitor: str) -> References:
+        """The reference copies as this monitor judges by them."""
+        return self._references.current.at_monitors_of(SpiffeId.parse(monitor).trust_domain)
 
     def _load(self) -> References:
         settings = self._config.references

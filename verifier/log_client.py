@@ -49,9 +49,10 @@ class LogClient:
         """`listener`: by whose certificate it asks. Raises UsageError and VerificationError for files."""
         self.monitor = monitor
         self._origin = monitor.removeprefix("spiffe://")
-        self._ca = listener.ca.read_bytes()
-        self._server = ExpectedServer(monitor, listener.trust_domain, listener.ca, listener.crl)
+        known = listener.trust_domain, listener.ca, listener.crl, listener.partners
+        self._server = ExpectedServer(monitor, *known)
         self._context = client_context(listener.ca, listener.cert, listener.key)
+        self._server.trust(self._context)
         self._address = urlsplit(url)
         self._connection: http.client.HTTPSConnection | None = None
         self._given_up = threading.Event()
@@ -60,6 +61,7 @@ class LogClient:
 
     def shown(self, policy: CheckpointPolicy | None) -> Shown:
         """The checkpoint that it serves now."""
+        self._check_open()
         try:
             note = self._get("/checkpoint", MAX_NOTE).decode()
             checkpoint = self._verified(note)
@@ -101,6 +103,16 @@ class LogClient:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
+    def _check_open(self) -> None:
+        """Who answers on a connection that is open may have been revoked since."""
+        if self._connection is None or self._connection.sock is None:
+            return
+        try:
+            self._server.check(self._connection.sock.getpeercert(True))
+        except LictorError as e:
+            self._close()
+            raise Unchecked(str(e)) from None
+
     def _close(self) -> None:
         """The next question opens another connection."""
         if self._connection is not None:
@@ -113,7 +125,7 @@ class LogClient:
         except VerificationError:
             # Keys are exchanged now and then; those that were good stay good no longer than the monitor shows them.
             jwks = strict_json.loads_object(self._get("/jwks.json", MAX_KEYS)).get("keys")
-            self._keys = log_keys(_objects(jwks), self._origin, self._ca)
+            self._keys = log_keys(_objects(jwks), self._origin, self._server.ca_pem())
             return verify_checkpoint(note, self._origin, self._keys)
 
     def _tile(self, tile: Tile) -> bytes:
@@ -145,6 +157,7 @@ class LogClient:
         host, port = self._address.hostname or "", self._address.port
         self._connection = made = http.client.HTTPSConnection(host, port, context=self._context, timeout=ANSWER_S)
         made.auto_open = 0  # it would connect again by itself, and nobody would look at who answers
+        self._server.refresh()
         try:
             made.connect()
             self._server.check(made.sock.getpeercert(True))

@@ -50,7 +50,8 @@ class Pulling:
                 continue
             listener = config.listener
             context = client_context(listener.ca, listener.cert, listener.key)
-            ExpectedServer(monitor.name, listener.trust_domain, listener.ca, listener.crl).watch(context)
+            known = listener.trust_domain, listener.ca, listener.crl, listener.partners
+            ExpectedServer(monitor.name, *known).watch(context)
             self._monitors.append((monitor.name, monitor.orders, context))
 
     async def pull_all(self, agents: Sequence[str], window: Window | None = None) -> dict[str, list[str]]:

@@ -133,7 +133,7 @@ class Register:
             reasons += of_monitor(issuer)
         for policy, found in policies.items():
             reasons += references.reasons(policy, found)
-        reasons += references.missing(agent, policies) if policies else ()
+        reasons += references.missing(agent, policies, issuers) if policies else ()
         for said, standing, jti in flagged:
             reasons += [Reason(**one) for one in orjson.loads(said)]
             if standing in _STANDINGS:

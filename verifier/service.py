@@ -19,7 +19,7 @@ from aiohttp import web
 
 from ..certs.callers import CALLER, Callers
 from ..formats import strict_json
-from ..formats.errors import FormatError, LictorError, UsageError
+from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
 from ..formats.settings import schema_of
 from .bets import parse_bet
 from .config import VerifierConfig
@@ -176,6 +176,8 @@ class Service:
         return web.json_response({"keys": [self._desk.jwk]})
 
     async def _health(self, request: web.Request) -> web.Response:
+        if not request[CALLER].startswith(f"spiffe://{self._config.domain.name}/"):
+            raise VerificationError("this is for the Verifier's own trust domain")
         bets = await self._work(self._desk.count)
         said = {"status": "ok", "verifier": self._config.spiffe_id, "bets": bets, "logs": self._logs.health()}
         return web.json_response(said, headers=_FRESH)
