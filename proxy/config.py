@@ -12,7 +12,7 @@ from ..bindings.subjects import check_subject
 from ..bindings.target import Target
 from ..certs.callers import Listener
 from ..certs.domain import TrustDomain
-from ..certs.partners import Federated, federated
+from ..certs.partners import Federated, check_known, federated
 from ..evidence.store import Durability
 from ..formats.canonical import digest
 from ..formats.cosignature import CheckpointPolicy, Witness
@@ -189,11 +189,15 @@ class Config:
         return self.identity.trust / "monitors" / self.monitor.name
 
     def listener(self, name: str) -> Listener:
-        """What the listener on the address `listen.<name>` shows and whom it lets in."""
+        """What the listener on `listen.<name>` shows and whom it lets in, of partners the Verifier if it is theirs."""
         files, trust = self.monitor_dir, self.identity.trust
         pem = files / "cert.pem", files / "key.pem", trust / "identity-ca.pem", trust / "crl.pem"
-        partners = self.federation if name in FOR_PARTNERS else ()
-        return Listener(f"listen.{name}", *pem, self.monitor.trust_domain, partners)
+        partners, named = self.federation, None
+        if name not in FOR_PARTNERS:
+            verifier = self.verifier.name if self.verifier is not None else ""
+            partners = tuple(one for one in partners if verifier.startswith(f"spiffe://{one.trust_domain}/"))
+            named = (verifier,)
+        return Listener(f"listen.{name}", *pem, self.monitor.trust_domain, partners, named)
 
     def catalog(self) -> Catalog:
         """Raises UsageError for a pattern that is not one."""
@@ -225,6 +229,11 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
     upstream_ca = document.get("interception", {}).get("upstream_ca")
     if upstream_ca is not None and not (base / upstream_ca).is_file():
         raise UsageError(f"interception.upstream_ca: there is no file {base / upstream_ca}")
+    domains = {trust_domain, *(one.trust_domain for one in federation)}
+    verifier = _verifier(document.get("verifier"), domains)
+    audience = [f"spiffe://{trust_domain}/verifier"]
+    if verifier is not None and not verifier.name.startswith(f"spiffe://{trust_domain}/"):
+        audience.append(verifier.name)
     extensions = load_extensions(document.get("extensions", {}))  # before anything that may speak of them
     return Config(
         path=path,
@@ -235,7 +244,7 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
         identity=Identity(trust),
         federation=federation,
         interception=Interception(base / upstream_ca if upstream_ca else None),
-        targets=_targets(base, document.get("target", []), {trust_domain, *(one.trust_domain for one in federation)}),
+        targets=_targets(base, document.get("target", []), domains),
         bindings=BindingSettings(
             directory=base / bindings["directory"],
             signers=tuple(base / p for p in bindings.get("signers", [str(trust / "operator.jwk")])),
@@ -246,14 +255,14 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
         evidence=EvidenceSettings(
             interval_s=float(evidence.get("interval_s", 60)),
             jitter=float(evidence.get("jitter", 0.2)),
-            audience=tuple(evidence.get("audience", [f"spiffe://{trust_domain}/verifier"])),
+            audience=tuple(evidence.get("audience", audience)),
             retention_days=evidence.get("retention_days"),
             signer=base / evidence["signer"].removeprefix("unix:") if "signer" in evidence else None,
         ),
         api=_api(document.get("api", {})),
         witnessing=_witnessing(base, document),
         webhooks=webhooks(base, document.get("webhook", []), trust / "monitors" / monitor.name),
-        verifier=_verifier(document.get("verifier"), trust_domain),
+        verifier=verifier,
         extensions=extensions,
         limits=Limits(
             judged_body_bytes=limits.get("judged_body_bytes", 4 * 1024 * 1024),
@@ -356,12 +365,11 @@ def _witnessing(base: Path, document: dict[str, Any]) -> Witnessing:
     return Witnessing(tuple(witnesses), float(settings.get("interval_s", 10)), quorum)
 
 
-def _verifier(table: dict[str, str] | None, trust_domain: str) -> VerifierSettings | None:
+def _verifier(table: dict[str, str] | None, domains: set[str]) -> VerifierSettings | None:
     if table is None:
         return None
     name = spiffe_id(table["name"], "verifier.name")
-    if not name.startswith(f"spiffe://{trust_domain}/"):
-        raise UsageError(f"verifier.name: {name} is not of the trust domain {trust_domain}")
+    check_known(name, "verifier.name", domains)
     return VerifierSettings(table["url"].rstrip("/"), name)
 
 

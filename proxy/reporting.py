@@ -48,7 +48,8 @@ class Reporting:
         self._settings = settings
         self._ledger = ledger
         self._context = client_context(listener.ca, listener.cert, listener.key)
-        ExpectedServer(settings.name, listener.trust_domain, listener.ca, listener.crl).watch(self._context)
+        known = listener.trust_domain, listener.ca, listener.crl, listener.partners
+        ExpectedServer(settings.name, *known).watch(self._context)
         self._reader = SqliteReader(config.ledger.path)
         self._mark = f"reported to {settings.name}"
         self._reported = int(self._reader.meta(self._mark) or 0)
