@@ -8,14 +8,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from ..formats.plain import plain as plain
 from ..verifier.report import LogReport
 
 _COLOURS = {"allow": "green", "flag": "yellow", "hold": "yellow", "deny": "red"}
-
-
-def plain(value: object) -> str:
-    """Text in which nothing can steer a terminal: what is not printable is written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(value))
 
 
 def moment(timestamp: float) -> str:

@@ -11,6 +11,7 @@ import click
 
 from ..certs.signing_agent import SigningAgent
 from ..formats.keys import KeySigner
+from ..formats.plain import log_to_stderr
 from .output import console
 
 _FILE = click.Path(path_type=Path)
@@ -31,7 +32,7 @@ def up(key: Path, path: Path, users: tuple[int, ...], rate: float) -> None:
 
     For another user than this one open the socket's folder and the socket to it (chmod, setfacl).
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr("%(asctime)s %(levelname)s %(message)s", logging.INFO)
     agent = SigningAgent(KeySigner.from_file(key), path, users or (os.geteuid(),), rate)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.close())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import click
 
+from ..formats.plain import log_to_stderr
 from ..proxy import loop
 from ..proxy.config import load
 from ..proxy.control import ControlProcess
@@ -28,7 +28,7 @@ def command(config: Path) -> None:
     One control process keeps the log and the evidence key; worker processes carry the traffic. Agents reach it through
     `lictor exec`, or directly as an HTTPS proxy with their client certificate.
     """
-    logging.basicConfig(level=logging.WARNING, format="lictor: %(message)s")
+    log_to_stderr("lictor: %(message)s")
     settings = load(config)
     check_bundles(settings)
     control = ControlProcess(settings, lambda text: click.echo(f"lictor: {text}"))

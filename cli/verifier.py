@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -15,6 +14,7 @@ from ..certs.contexts import client_context
 from ..certs.domain import MONITOR_DAYS, TrustDomain
 from ..certs.servers import ExpectedServer
 from ..formats.errors import UsageError
+from ..formats.plain import log_to_stderr
 from ..proxy import loop
 from ..verifier import asking
 from ..verifier.config import load
@@ -66,7 +66,7 @@ def add(name: str, hosts: tuple[str, ...], days: float, trust: Path, as_json: bo
 @_config
 def up(config: Path) -> None:
     """Run the Verifier of ./verifier.toml until Ctrl-C or SIGTERM."""
-    logging.basicConfig(level=logging.WARNING, format="lictor verifier: %(message)s")
+    log_to_stderr("lictor verifier: %(message)s")
     settings = load(config)
     host, port = settings.listen
 

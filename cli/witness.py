@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import ssl
 import time
 from contextlib import closing
@@ -17,6 +16,7 @@ from ..evidence.cosignature import Cosigner
 from ..evidence.witness import WitnessDesk, WitnessState
 from ..formats.errors import FormatError, UsageError
 from ..formats.keys import KeySigner, read_private, write_private
+from ..formats.plain import log_to_stderr
 from ..proxy import loop
 from ..proxy.witness_service import WitnessService
 from .log_options import FILE
@@ -69,7 +69,7 @@ def up(
     of a log is believed, every later one must continue the last. Losing the state means losing the memory: do not start
     again with the same key after that.
     """
-    logging.basicConfig(level=logging.WARNING, format="lictor witness: %(message)s")
+    log_to_stderr("lictor witness: %(message)s")
     host, port = _address(listen)
     context = _context(host, cert, cert_key)
     cosigner, known = _cosigner(name, key), read_logs(logs)

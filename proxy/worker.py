@@ -45,6 +45,7 @@ from ..engine.patience import TimeLimits
 from ..engine.upstream_tls import UpstreamIdentity, UpstreamLookup
 from ..formats import base64url
 from ..formats.errors import UsageError
+from ..formats.plain import log_to_stderr
 from . import loop
 from .channel import ControlClient
 from .config import Config, load
@@ -287,7 +288,7 @@ def _upstream_identity(config: Config, target: Target, federation: Federation) -
 
 def main() -> None:
     """`python -m lictor.proxy.worker CONFIG FD`: what the control process starts."""
-    logging.basicConfig(level=logging.WARNING, format="lictor worker: %(message)s")
+    log_to_stderr("lictor worker: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = socket.socket(fileno=int(sys.argv[2]))
 
