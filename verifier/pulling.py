@@ -26,6 +26,8 @@ ANSWER_S = 10.0
 ARRIVAL_S = 5.0
 LOOK_S = 0.05
 AT_ONCE = 4
+WAITING = 64
+"""Questions, of one agent and window each, that are under way or wait: beyond, monitors are not asked."""
 MAX_ANSWER = 4 << 20
 NOTHING = "the log holds no entry of"
 """How a monitor says that it has never seen the agent."""
@@ -67,6 +69,8 @@ class Pulling:
             return ["this Verifier can ask no monitor"]
         task = self._under_way.get((agent, window))
         if task is None:
+            if len(self._under_way) >= WAITING:
+                return ["this Verifier has too much to ask monitors already: ask again"]
             task = self._under_way[agent, window] = asyncio.create_task(self._pull(agent, window))
             task.add_done_callback(lambda _: self._under_way.pop((agent, window), None))
         return await asyncio.shield(task)

@@ -148,6 +148,19 @@ async def test_who_asks_meanwhile_waits_for_the_same(scene: Scene, tmp_path: Pat
     assert len(scene.asked) == 2, "the next question is a new one"
 
 
+async def test_who_asks_without_end_makes_no_queue_without_end(
+    scene: Scene, tmp_path: Path, domain: TrustDomain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may ask can name windows as it likes, and need not wait for the answer."""
+    monkeypatch.setattr(pulling, "WAITING", 5)
+    scene.reply = said([])
+    one = Pulling(configuration(tmp_path, domain, scene.port), scene.arrived)
+    found = await asyncio.gather(*(one.pull_all([AGENT], (100.0, 200.0 + n)) for n in range(20)))
+    assert sum("too much to ask" in " ".join(problems[AGENT]) for problems in found) == 15
+    assert len(scene.asked) == 5
+    assert await one.pull_all([AGENT]) == {AGENT: []}, "and then it goes on"
+
+
 async def test_a_verifier_that_can_ask_nobody_says_so(tmp_path: Path, domain: TrustDomain) -> None:
     path = tmp_path / "verifier.toml"
     path.write_text(f'name = "v"\nlisten = "127.0.0.1:1"\ntrust = "{domain.path}"\nregister = "r.db"\n')
