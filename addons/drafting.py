@@ -12,9 +12,13 @@ from ..bindings.facts import Classified, RequestFacts
 from ..bindings.keep import NOTHING, Kept
 from ..bindings.model import Action, ActionType, Decision
 from ..evidence.entry import ActionDraft
+from ..evidence.lineage import split_lines
 from ..evidence.salted import disclosure
 from ..formats.names import url_text
 from .exchange import Exchange, Tally
+
+MAX_NAMED = 64
+"""Tokens of `Execution-Context` that are looked at to find what an action is work of: the last ones."""
 
 
 def authority_action(catalog: Catalog, host: str, port: int) -> Classified:
@@ -75,7 +79,7 @@ def entry_to_be(
         more = {**more, "kept_omitted": kept.omitted}
     target = action.catalog_target
     # A request is refused for lines that are not ASCII; the entry that says so does without them.
-    context = [line for line in request.headers.get_all("execution-context") if line.isascii()]
+    context = split_lines(line for line in request.headers.get_all("execution-context") if line.isascii())
     trace = request.headers.get("traceparent", "")
     return ActionDraft(
         agent_id=exchange.agent_id,
@@ -85,7 +89,7 @@ def entry_to_be(
         decision=decision.verdict,
         reason=decision.reason,
         behaviors=[b.to_json() for b in decision.behaviors],
-        execution_context=tuple(context),
+        execution_context=tuple(context[-MAX_NAMED:]),
         traceparent=trace if trace and trace.isascii() else None,
         audience=(target.agent_id,) if target is not None and target.agent_id else (),
         disclosures=tuple(disclosure(name, value) for name, value in kept.values),

@@ -138,14 +138,17 @@ def delivered(action: Classified) -> Classified:
 
 
 def ask_for_trailers(request: http.Request) -> None:
-    """Say that this monitor takes trailers (RFC 9110 section 10.1.4)."""
-    if not takes_trailers(request):
+    """Say that this monitor takes trailers (RFC 9110 section 10.1.4), where there can be any."""
+    if request.http_version != "HTTP/1.0" and not takes_trailers(request):
         request.headers["te"] = "trailers"
-        request.headers.add("connection", "TE")
+        if not request.is_http2:
+            request.headers.add("connection", "TE")
 
 
 def takes_trailers(request: http.Request) -> bool:
-    """Whether whoever sent the request takes trailers in the answer."""
+    """Whether whoever sent the request takes trailers in the answer; HTTP/1.0 has none (RFC 9112 section 6.1)."""
+    if request.http_version == "HTTP/1.0":
+        return False
     return any(part.strip().lower() == "trailers" for part in request.headers.get("te", "").split(","))
 
 
@@ -165,7 +168,8 @@ def way_back(request: http.Request, response: http.Response) -> WayBack:
         return WayBack(False, "fetch")
     if not is_streamed(request, response):
         return WayBack(True, "")
-    chunked = response.http_version == "HTTP/1.1" and "transfer-encoding" not in covered
+    coding = response.headers.get("transfer-encoding", "chunked").lower()
+    chunked = response.http_version == "HTTP/1.1" and coding == "chunked" and "transfer-encoding" not in covered
     return WayBack(True, "trailers" if chunked and takes_trailers(request) else "fetch")
 
 

@@ -494,6 +494,14 @@ class TestDelegation:
         assert draft.execution_context == ("own.line",)
         assert draft.action_parameters["request_digest"].startswith("sha-256:"), "both ends must get the same"
 
+    async def test_only_so_many_tokens_are_looked_at(self, way: Way) -> None:
+        """Else one request could keep the control process busy; what is sent on stays as it came."""
+        lines = b", ".join(b"a%d.b.c" % n for n in range(5000))
+        flow = await way.post("/b/", SEND, (b"Execution-Context", lines), (b"Execution-Context", b"last.of.all"))
+        assert flow.request.headers.get_all("execution-context")[0] == lines.decode()
+        named = way.control.drafts[0].execution_context
+        assert (len(named), named[0], named[-1]) == (64, "a4937.b.c", "last.of.all")
+
     async def test_nothing_else_gets_evidence(self, way: Way) -> None:
         flow = await way.send(make_flow())
         assert "execution-context" not in flow.request.headers

@@ -143,6 +143,24 @@ def test_asking_for_trailers() -> None:
     assert not takes_trailers(request((b"TE", b"no-trailers")))
 
 
+def test_whoever_speaks_http_1_0_is_sent_no_chunks() -> None:
+    """It could not read them (RFC 9112 section 6.1), wherever they come from."""
+    asked = request(TE)
+    asked.http_version = "HTTP/1.0"
+    assert way_back(asked, answer()) == WayBack(True, "fetch")
+    del asked.headers["te"]
+    ask_for_trailers(asked)
+    assert "te" not in asked.headers
+
+
+def test_http_2_has_no_field_that_names_fields_of_the_connection() -> None:
+    asked = request()
+    asked.http_version = "HTTP/2.0"
+    ask_for_trailers(asked)
+    assert takes_trailers(asked)
+    assert "connection" not in asked.headers  # RFC 9113 section 8.2.2
+
+
 @pytest.mark.parametrize(
     ("what", "response", "streamed"),
     [
@@ -170,6 +188,7 @@ LENGTH = (b"Content-Length", b"2")
         ("stream", (), answer(), WayBack(True, "fetch")),
         ("stream, trailers taken", (TE,), answer(), WayBack(True, "trailers")),
         ("stream of HTTP/1.0", (TE,), answer(version=b"HTTP/1.0"), WayBack(True, "fetch")),
+        ("stream with another coding", (TE,), answer((b"Transfer-Encoding", b"gzip, chunked")), WayBack(True, "fetch")),
         ("signed", (TE,), answer(LENGTH, *covering("@status")), WayBack(True, "")),
         ("signed with ours", (TE,), answer(LENGTH, *covering("execution-context")), WayBack(False, "fetch")),
         ("stream signed with ours", (TE,), answer(*covering("behavioral-evidence")), WayBack(False, "fetch")),
