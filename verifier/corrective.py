@@ -33,8 +33,10 @@ PAUSE_S = 0.5
 BACK_OFF_S = 30.0
 MAX_ANSWER = 1 << 20
 MAX_WHY = 300
-MOST = 100_000
-"""Agents of which it is known that they were ordered about; beyond, the oldest is forgotten."""
+AT_ONCE = 8
+"""Questions that one monitor is asked at a time."""
+MOST = 10_000
+"""Agents of which it is known that they were ordered about; beyond, the oldest is forgotten, and its order given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +87,18 @@ class Corrective:
         self._rules = rules
         self._own_id = own_id
         self._appraise = appraise
-        self._given: dict[tuple[int, str], None] = {}
+        self._given: dict[tuple[int, str], list[asyncio.Task[None]]] = {}
         self._due: dict[str, None] = {}
         self._looking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._contexts: dict[str, ssl.SSLContext] = {}
+        self._turns: dict[str, asyncio.Semaphore] = {}
         for name in dict.fromkeys(name for rule in rules for name, _ in rule.monitors):
             context = client_context(listener.ca, listener.cert, listener.key)
             known = listener.trust_domain, listener.ca, listener.crl, listener.partners
             ExpectedServer(name, *known).watch(context)
             self._contexts[name] = context
+            self._turns[name] = asyncio.Semaphore(AT_ONCE)
 
     def evidence_came(self, agents: Iterable[str]) -> None:
         """New evidence about these agents is in the register. Nothing waits for what follows from it."""
@@ -130,19 +134,23 @@ class Corrective:
     def _decide(self, number: int, agent: str, found: Submodule) -> None:
         rule = self._rules[number]
         if STATUSES.index(found.status) < STATUSES.index(rule.at):
-            self._given.pop((number, agent), None)
+            self._give_up((number, agent))
             return
         if (number, agent) in self._given:
             return
-        self._given[number, agent] = None
-        while len(self._given) > MOST:
-            del self._given[next(iter(self._given))]
+        while len(self._given) >= MOST:
+            self._give_up(next(iter(self._given)))
         reasons = found.behavior.get("reasons", [])
         text = str(reasons[0].get("text", "")) if reasons else ""
         why = "".join(c if c.isprintable() else "?" for c in f"{found.status}: {text}")[:MAX_WHY]
         log.warning("%s is %s: ordering %s", agent, why, rule.order)
-        for name, url in rule.monitors:
-            self._spawn(self._give(rule, name, url, agent, why))
+        giving = [self._spawn(self._give(rule, name, url, agent, why)) for name, url in rule.monitors]
+        self._given[number, agent] = giving
+
+    def _give_up(self, key: tuple[int, str]) -> None:
+        """There is no reason for an order any more: a monitor that has not taken it yet need not."""
+        for task in self._given.pop(key, ()):
+            task.cancel()
 
     async def stop(self) -> None:
         """Give up what no monitor has taken yet."""
@@ -181,6 +189,7 @@ class Corrective:
         timeout = aiohttp.ClientTimeout(total=ANSWER_S)
         method, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
         async with (
+            self._turns[monitor],
             aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
             session.request(method, url, data=data, ssl=self._contexts[monitor], allow_redirects=False) as answer,
         ):

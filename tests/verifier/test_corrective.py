@@ -141,6 +141,39 @@ async def test_until_it_is_taken(scene: Scene, caplog: pytest.LogCaptureFixture)
     assert {said["agent"] for _, said in scene.orders} == {A}
 
 
+async def test_an_order_without_a_reason_any_more_is_given_up(scene: Scene) -> None:
+    """The monitor was away until the agent was better: it is not stopped for what is past."""
+    one = scene.make('order = "quarantine"')
+    scene.status[A] = "contraindicated"
+    scene.reply = lambda: web.Response(status=503)
+    one.evidence_came([A])
+    await until(lambda: scene.orders)
+    scene.status[A] = "affirming"
+    one.evidence_came([A])
+    await settled(one)
+    taken = len(scene.orders)
+    scene.reply = lambda: web.json_response({"ok": True, "result": {}})
+    scene.status[A] = "contraindicated"
+    one.evidence_came([A])
+    await settled(one)
+    assert len(scene.orders) == taken + 1
+
+
+async def test_orders_that_wait_are_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A monitor may speak badly of any number of agents, while another takes no orders."""
+    monkeypatch.setattr(corrective, "MOST", 3)
+    agents = [f"spiffe://k.test/agent/{n}" for n in range(10)]
+    one = scene.make('order = "quarantine"')
+    scene.status = dict.fromkeys(agents, "contraindicated")
+    scene.reply = lambda: web.Response(status=503)
+    one.evidence_came(agents)
+    await until(lambda: one._looking is None and len(one._tasks) == 3)
+    scene.reply = lambda: web.json_response({"ok": True, "result": {}})
+    scene.orders.clear()
+    await settled(one)
+    assert {said["agent"] for _, said in scene.orders} == set(agents[-3:])
+
+
 async def test_evidence_that_cannot_be_looked_at_now_is_looked_at_later(scene: Scene) -> None:
     one = scene.make('order = "quarantine"')
     scene.status[A], tries, appraise = "contraindicated", [], scene.appraise
