@@ -1,7 +1,8 @@
 """Tokens that wait to be taken: bounded in bytes and in time, each owner for itself.
 
 Evidence that travels beside its request waits here for the request, and evidence about a stream for whoever asked for
-the work. What an owner leaves can take no room from others, and what nobody takes is forgotten.
+the work. What an owner leaves can take no room from others, nor what all owners of a trust domain leave, however many
+names it gives itself; and what nobody takes is forgotten.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from .entry import Tokens
 
 OWNER_BYTES = 8 * 1024 * 1024
 ALL_BYTES = 64 * 1024 * 1024
+"""Of these a trust domain may have as many as are left: alone half, and less where others have some."""
 _OVERHEAD = 512
 """What keeping tokens costs beside their characters, about."""
 
@@ -37,12 +39,13 @@ class Deposit:
         waiting = self._waiting.get((owner, name))
         if waiting is not None:
             return "" if waiting[2] == tokens else "other evidence waits for this already"
-        size = _size(tokens)
-        if self._bytes_of[owner] + size > OWNER_BYTES or self._bytes + size > ALL_BYTES:
+        size, domain = _size(tokens), _domain(owner)
+        if self._bytes_of[owner] + size > OWNER_BYTES or self._bytes_of[domain] + size > ALL_BYTES - self._bytes:
             return "too much evidence waits already"
         self._waiting[owner, name] = now + self._seconds, size, tokens
-        self._bytes_of[owner] += size
         self._bytes += size
+        for one in (owner, domain):
+            self._bytes_of[one] += size
         return ""
 
     def look(self, owner: str, name: str, now: float) -> Tokens | None:
@@ -63,10 +66,15 @@ class Deposit:
     def _remove(self, key: Key) -> Tokens:
         _, size, tokens = self._waiting.pop(key)
         self._bytes -= size
-        self._bytes_of[key[0]] -= size
-        if not self._bytes_of[key[0]]:
-            del self._bytes_of[key[0]]
+        for one in (key[0], _domain(key[0])):
+            self._bytes_of[one] -= size
+            if not self._bytes_of[one]:
+                del self._bytes_of[one]
         return tokens
+
+
+def _domain(owner: str) -> str:
+    return owner.removeprefix("spiffe://").partition("/")[0]
 
 
 def _size(tokens: Tokens) -> int:

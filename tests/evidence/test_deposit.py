@@ -45,14 +45,25 @@ def test_under_one_name_the_first_stays() -> None:
 
 def test_room_of_each_and_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deposit, "OWNER_BYTES", 4000)
-    monkeypatch.setattr(deposit, "ALL_BYTES", 6000)
+    monkeypatch.setattr(deposit, "ALL_BYTES", 12_000)
     box, large = Deposit(30), Tokens(("x" * 1400,))
     said = [box.put(owner, name, large, 0.0) for owner in (A, B) for name in "123"]
     full = "too much evidence waits already"
     assert said == ["", "", full, "", full, full]
     assert box.take(A, "1", 1.0) == large
     assert box.put(B, "2", large, 1.0) == "", "what was taken makes room"
-    assert [box.put("c", str(n), large, 31.0) for n in range(3)] == ["", "", full], "so does what was forgotten"
+    assert [box.put("spiffe://c/x", str(n), large, 31.0) for n in range(3)] == ["", "", full], (
+        "so does what is forgotten"
+    )
+
+
+def test_a_trust_domain_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may call as many monitors its own as it likes."""
+    monkeypatch.setattr(deposit, "ALL_BYTES", 64_000)
+    box, large = Deposit(30), Tokens(("x" * 1400,))
+    said = [box.put(f"spiffe://many.test/monitor/{n}", "r", large, 0.0) for n in range(64)]
+    assert 0 < said.count("") <= 17
+    assert box.put(A, "r", large, 0.0) == ""
 
 
 def test_a_flood_leaves_nothing_behind() -> None:
