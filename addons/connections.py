@@ -17,10 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class Connections:
-    """Counts the connections of each caller. To stand behind `Identify` in the list of addons."""
+    """Counts the connections of each caller. To stand behind `Identify` in the list of addons.
 
-    def __init__(self, identify: Identify, total: int, per_agent: int) -> None:
+    The callers of a trust domain that is not `own` count as one: it names as many as it likes.
+    """
+
+    def __init__(self, identify: Identify, own: str, total: int, per_agent: int) -> None:
         self._identify = identify
+        self._own = own
         self._total = total
         self._per_agent = per_agent
         self._owners: dict[str, str] = {}
@@ -31,10 +35,11 @@ class Connections:
         if client.error:
             return
         try:
-            agent = self._identify.peer(client).spiffe_id
+            peer = self._identify.peer(client)
         except VerificationError as e:
             client.error = str(e)
             return
+        agent = peer.spiffe_id if peer.trust_domain == self._own else peer.trust_domain
         if len(self._owners) >= self._total:
             self._refuse(client, "all callers", self._total)
         elif self._counts[agent] >= self._per_agent:

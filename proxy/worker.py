@@ -183,7 +183,12 @@ class Worker:
         outcome = Outcome(self._control, open_exchanges)
         addons: list[object] = [
             identify,
-            Connections(identify, config.limits.connections, config.limits.connections_per_agent),
+            Connections(
+                identify,
+                config.monitor.trust_domain,
+                config.limits.connections,
+                config.limits.connections_per_agent,
+            ),
             open_exchanges,
             guard,
             places,

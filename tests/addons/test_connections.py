@@ -21,7 +21,8 @@ class Names:
     def peer(self, client: Any) -> Any:
         if client.name is None:
             raise VerificationError("the connection has no identity")
-        return SimpleNamespace(spiffe_id=client.name)
+        domain = client.name.rpartition("/")[0]
+        return SimpleNamespace(spiffe_id=client.name, trust_domain=domain or "own")
 
 
 def client(name: str | None = "a", error: str | None = None) -> Any:
@@ -29,7 +30,7 @@ def client(name: str | None = "a", error: str | None = None) -> Any:
 
 
 def counting(total: int = 5, per_agent: int = 3) -> Connections:
-    return Connections(Names(), total, per_agent)  # type: ignore[arg-type]
+    return Connections(Names(), "own", total, per_agent)  # type: ignore[arg-type]
 
 
 def connect(connections: Connections, *clients: Any) -> list[bool]:
@@ -43,6 +44,15 @@ def test_one_caller_does_not_take_the_room_of_others() -> None:
     made = counting()
     assert connect(made, *(client("a") for _ in range(5))) == [True] * 3 + [False] * 2
     assert connect(made, client("b"), client("b"), client("b")) == [True, True, False], "and five are all"
+
+
+def test_a_partner_does_not_take_all_room_under_many_names() -> None:
+    made = counting(total=9)
+    partners = [client(f"partner/{n}") for n in range(5)]
+    assert connect(made, *partners) == [True] * 3 + [False] * 2
+    assert connect(made, client("a"), client("b"), client("other/0")) == [True] * 3
+    made.client_disconnected(partners[0])
+    assert connect(made, client("partner/5"), client("partner/6")) == [True, False]
 
 
 def test_room_comes_back() -> None:
