@@ -154,7 +154,8 @@ def check(score: Score, monitor: Monitor, server: Server, answered: set[str]) ->
     received = [path for _, path, _, _ in server.requests]
     entries = monitor.entries()
     score.received, score.entries = len(received), len(entries)
-    actions = {e["seq"]: e for e in entries if "outcome_of" not in e and e["decision"] != "deny"}
+    agents = [e for e in entries if "/agent/" in e["agent_id"]]
+    actions = {e["seq"]: e for e in agents if "outcome_of" not in e and e["decision"] != "deny"}
     recorded = {e["action_target"] for e in actions.values()}
     for what, paths in (("received", received), ("answered", sorted(answered))):
         lost = [path for path in paths if at + path not in recorded]
