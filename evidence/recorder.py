@@ -15,8 +15,8 @@ from typing import Any
 
 from ..formats.errors import UsageError
 from ..formats.jws import Signer
-from .admission import ReplayMemory
 from .agents import Agent, Agents
+from .arrivals import Arrivals, received
 from .awaited import MONITOR_ENDED, TOO_MANY, WORKER_ENDED, Awaited, left_open, unknown
 from .bet import refused
 from .claims import new_id
@@ -41,11 +41,10 @@ from .held import MONITOR, MONITOR_GONE, TOO_MANY_HOLDS, WORKER_GONE, Holds, set
 from .issuer import Issuer
 from .ledger import Ledger
 from .lineage import Place, Within, extension
-from .revoked import REASON as REVOKED
 from .revoked import Revoked
 from .runs import Receipts, Run
 from .state import Judged, StateJudge
-from .store import NodeRow, Reader, Stamped
+from .store import Reader, Stamped
 from .windows import PolicyInfo, Window
 
 __all__ = ["ActionDraft", "InboundDraft", "OutcomeDraft", "PolicyInfo", "Receipt", "Recorder", "Tokens"]
@@ -54,7 +53,8 @@ Told = Callable[[int], None]
 
 
 class Recorder:
-    """Records actions and issues evidence. `stored` is read once, here, to take up where the last process ended.
+    """Records actions and issues evidence. `stored` is read once, here, to take up where the last process ended; and
+    looked into for known nodes when a delegation comes in.
 
     `audience` is in the `aud` of every token, besides whom the token is for; empty, it is the monitor itself.
     `interval` (seconds) is spread by a random part of +-`jitter` of it. `policies_for` gives the policies of an agent;
@@ -85,7 +85,7 @@ class Recorder:
         self.take_over = self._awaited.take_over
         self._revoked = Revoked(ledger, stored, monitor_id)
         self.delegations = Delegations(ledger, self._awaited, self._holds, self._revoked)
-        self._replay = ReplayMemory(stored.nodes(), ledger.now())
+        self._arrivals = Arrivals(stored, self._revoked, monitor_id, ledger.now())
         self._restore(stored)
 
     async def record_action(self, draft: ActionDraft, source: object = None, told: Told = lambda seq: None) -> Receipt:
@@ -277,18 +277,12 @@ class Recorder:
                 now = self._ledger.now()
             draft = admitted
         agent = self._agents.get(draft.agent_id)
-        if draft.decision != "deny":
-            keys = [(str(parent["wid"]), str(parent["jti"])) for parent in draft.parents]
-            problem = self._replay.take(keys, now)
-            if self._revoked and (detail := self._revoked.refuses(jti for _, jti in keys)):
-                draft = replace(draft, decision="deny", reason=REVOKED, detail=detail)
-            elif problem is not None:
-                draft = replace(draft, decision="deny", reason="ect_replayed", detail=problem)
+        draft = self._arrivals.judge(draft, now)
         if draft.decision == "deny":
             peer = self._agents.get(draft.peer_id)
             return await self._record(peer, Judged(refused_arrival(draft), draft.detail), peer.lineage.own(now), source)
-        for parent in draft.parents:
-            self._ledger.add_node(NodeRow(**{**parent, "parents": tuple(parent["parents"])}, origin="received"))
+        for row in received(draft):
+            self._ledger.add_node(row)
         mint = self._issuer.minter(draft.agent_id)
         parents = tuple(str(p["jti"]) for p in draft.parents)
         within = _groups(draft.within)

@@ -133,11 +133,12 @@ class SqliteReader:
         yield from map(_node_row, self._rows(f"{_NODES} WHERE ?1 IS NULL OR wid = ?1 ORDER BY id", wid))
 
     def node(self, wid: str, jti: str) -> NodeRow | None:
-        return next((_node_row(row) for row in self._rows(f"{_NODES} WHERE wid = ? AND jti = ?", wid, jti)), None)
+        sql = f"{_NODES} WHERE wid IN (?, '') AND jti = ? ORDER BY wid DESC LIMIT 1"
+        return next((_node_row(row) for row in self._rows(sql, wid, jti)), None)
 
-    def node_of(self, issuer: str, jti: str) -> NodeRow | None:
-        sql = f"{_NODES} WHERE jti = ? AND issuer = ? LIMIT 1"
-        return next((_node_row(row) for row in self._rows(sql, jti, issuer)), None)
+    def node_of(self, jti: str, issuers: tuple[str, str]) -> NodeRow | None:
+        sql = f"{_NODES} WHERE jti = ? AND issuer IN (?, ?) LIMIT 1"
+        return next((_node_row(row) for row in self._rows(sql, jti, *issuers)), None)
 
     def workflow_of(self, jti: str) -> list[NodeRow]:
         """All nodes of the workflow that the node `jti` is of; none if it is not known."""

@@ -154,10 +154,10 @@ class Reader(Protocol):
         """All ECT nodes, or those of one workflow."""
 
     def node(self, wid: str, jti: str) -> NodeRow | None:
-        """The node of that workflow with this id, if it is known; looked up, not searched for."""
+        """The known node of that workflow with this id, else one of no workflow (wid ""); by an index."""
 
-    def node_of(self, issuer: str, jti: str) -> NodeRow | None:
-        """A node of any workflow with this id that this issuer signed; looked up."""
+    def node_of(self, jti: str, issuers: tuple[str, str]) -> NodeRow | None:
+        """A node of any workflow with this id that one of these issued; by an index."""
 
     def windows(self) -> Iterator[WindowRow]:
         """The open windows."""

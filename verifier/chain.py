@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from ..certs.evidence_keys import EvidenceKeys
 from ..evidence import bet, ect
+from ..evidence.ancestry import not_addressed, too_young
 from ..evidence.bet import Bet
 from ..evidence.claims import SKEW, KeyResolver
 from ..evidence.ect import MAX_ANCESTORS, Ect
@@ -244,12 +245,11 @@ def _absent(role: str, jti: str, of: str, about: str, by_jti: dict[str, list[Nod
 
 def _edge_problems(parent: Ect, node: Node) -> Iterator[Problem]:
     child = node.ect
-    if parent.iat > child.iat + SKEW:
-        late = f"node {child.jti} is {parent.iat - child.iat} s older than its predecessor {parent.jti}"
-        yield Problem("bad", f"{late}, more than the skew of {SKEW:.0f} s", child.jti)
-    if parent.issuer != child.issuer and not {child.issuer, node.agent} & set(parent.audience):
-        names = ", ".join(parent.audience)
-        yield Problem("bad", f"node {child.jti} names a predecessor that is addressed to {names}, not to it", child.jti)
+    if what := too_young(parent.jti, parent.iat, child.jti, child.iat):
+        yield Problem("bad", what, child.jti)
+    what = not_addressed(parent.audience, child.jti, child.issuer, node.agent)
+    if what and parent.issuer != child.issuer:
+        yield Problem("bad", what, child.jti)
 
 
 def _bet_problems(owner: Node, one: Bet) -> Iterator[Problem]:

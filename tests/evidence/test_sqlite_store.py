@@ -184,16 +184,17 @@ def test_a_refused_opening_gives_the_lock_back(tmp_path: Path) -> None:
 
 
 def test_a_node_is_looked_up_by_its_workflow_or_by_its_issuer_also_in_a_ledger_without_the_index(path: Path) -> None:
-    rows = [
-        NodeRow("j", wid, "a", issuer, 1.0, ("p", "q"), "t", "received") for wid, issuer in (("w", "i"), ("v", "k"))
-    ]
+    of = ("w", "i"), ("v", "k"), ("", "l")
+    rows = [NodeRow("j", wid, "a", issuer, 1.0, ("p", "q"), "t", "received") for wid, issuer in of]
     with closing(SqliteStore(path)) as store:
         store.append(Batch(nodes=rows))
     with closing(sqlite3.connect(path)) as db:
         db.execute("DROP INDEX node_ids")
     with closing(SqliteStore(path)) as store:
-        assert (store.node("w", "j"), store.node("v", "j"), store.node("x", "j")) == (*rows, None)
-        assert (store.node_of("i", "j"), store.node_of("k", "j"), store.node_of("k", "p")) == (*rows, None)
-        plan = "EXPLAIN QUERY PLAN SELECT token FROM nodes WHERE "
-        found = [*store._rows(plan + "wid = '' AND jti = ''"), *store._rows(plan + "jti = '' AND issuer = ''")]
-        assert ["USING INDEX" in row[3] for row in found] == [True, True]
+        assert [store.node(wid, "j") for wid in ("w", "v", "", "x")] == [*rows, rows[-1]]
+        assert store.node("w", "p") is None
+        assert [store.node_of("j", pair) for pair in (("i", "x"), ("x", "k"), ("x", "y"))] == [*rows[:2], None]
+        assert store.node_of("p", ("i", "k")) is None
+        for asked in ("wid IN ('w', '') AND jti = ''", "jti = '' AND issuer IN ('', '')"):
+            plan = [row[3] for row in store._rows(f"EXPLAIN QUERY PLAN SELECT token FROM nodes WHERE {asked}")]
+            assert "USING INDEX" in plan[0]
