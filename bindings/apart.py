@@ -16,6 +16,8 @@ from .patterns import AllowSet
 from .policy import effect
 from .subjects import applies_to
 
+MAX_FOUND = 4096
+"""Agents and action types whose rules are kept found: what judges again is told of as many as monitors like."""
 _OUTSIDE = Outcome(False, "outside_of_time")
 
 
@@ -63,6 +65,8 @@ class Rules:
         """Those that apply to the agent and observe the type, whatever the target."""
         found = self._found.get((agent_id, type_))
         if found is None:
+            if len(self._found) >= MAX_FOUND:
+                self._found.clear()
             found = self._found[agent_id, type_] = tuple(
                 rule
                 for rule in self._rules

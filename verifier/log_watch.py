@@ -128,7 +128,9 @@ class LogWatch:
             return found
         except Unchecked as e:
             log.info("a window of %s was not judged again: %s", one.client.monitor, e)
-            return ()
+        except Exception:  # what an entry makes of us must not hide what was found out about its log
+            log.exception("a window of %s could not be judged again", one.client.monitor)
+        return ()
 
     def _failed(self, one: _Log, problem: str) -> None:
         if problem != one.problem:

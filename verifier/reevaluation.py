@@ -66,7 +66,7 @@ def judge_again(
     """
     try:
         return _Entry(entry, opened).judged(references, bet)
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as e:
         raise FormatError(f"this is not the entry of an action: {e!r}") from None
 
 

@@ -25,6 +25,8 @@ from .tiles import Unchecked
 
 MAX_SPAN = 2048
 """Entries of a log that are read for one window; one that reaches further is left alone."""
+MAX_OCTETS = 16 << 20
+"""As many octets of entries before the place that a BET names are held."""
 BLOCK = 256
 Read = Callable[[int, int], Iterable[tuple[int, bytes]]]
 """The proven entries of a log from one seq to before another, with their seq. Raises Unchecked."""
@@ -55,14 +57,17 @@ def judge_window(one: Bet, read: Read, references: References) -> tuple[Found, .
 
 def _entries(one: Bet, read: Read) -> Iterator[tuple[int, bytes]]:
     """All entries of the log in the time of the window, and some before it: `first_seq` may be wrong."""
-    begin, size = one.ext["first_seq"], one.ext["checkpoint_size"]
+    size = one.ext["checkpoint_size"]
+    first = begin = min(one.ext["first_seq"], size)
     before: list[tuple[int, bytes]] = []
     while begin > 0 and (not before or orjson.loads(before[0][1])["timestamp"] >= one.start):
         _check_span(len(before))
         begin, end = max(0, begin - BLOCK), begin
         before = [*read(begin, end), *before]
+        if sum(len(data) for _, data in before) > MAX_OCTETS:
+            raise Unchecked(f"the entries before a window have more than {MAX_OCTETS} octets")
     yield from before
-    for number, (seq, data) in enumerate(read(one.ext["first_seq"], size), len(before)):
+    for number, (seq, data) in enumerate(read(first, size), len(before)):
         _check_span(number)
         yield seq, data
         if orjson.loads(data)["timestamp"] >= one.end:

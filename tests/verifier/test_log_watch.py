@@ -305,6 +305,20 @@ async def test_a_window_is_judged_again_from_what_is_served(
     assert len(server.log.asked) == asked, "not as often as the log is looked at"
 
 
+async def test_what_is_found_of_a_log_counts_whatever_its_entries_do(
+    serve: Serve, watching: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await serve()
+    one = watching(server)
+    one.push(server.bet(250))
+    server.size = 280
+    await one.round()
+    monkeypatch.setattr(log_watch, "judge_window", lambda *_: 1 / 0)
+    one.log.sampled = -log_watch.SAMPLE_S
+    server.log, server.size = Tiled(300, fork=200), 300
+    assert [what for what, _ in (await one.round()).against] == ["two_histories"]
+
+
 @pytest.mark.parametrize("how", ["others", "too few", "none"])
 async def test_entries_that_are_not_those_of_the_log_are_not_taken(serve: Serve, watching: Start, how: str) -> None:
     server = await serve()

@@ -174,6 +174,11 @@ def test_an_hour_that_ends_just_then(after: float, verdict: str) -> None:
     assert judge(made(DAY), {"day": "pass"}, timestamp=NOON + 6 * 3600 + after).verdict == verdict
 
 
+def test_a_time_that_is_none() -> None:
+    with pytest.raises(FormatError, match="not the entry of an action"):
+        judge(made(DAY), {"day": "pass"}, timestamp=1e300)
+
+
 def test_the_binding_of_the_bet_may_have_come_meanwhile() -> None:
     other = made(DENY, version="2.0.0")
     given = dict.fromkeys(Bet.__slots__, "") | {"policy": "urn:p", "ext": {"binding_digest": other.digest}}

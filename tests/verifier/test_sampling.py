@@ -30,6 +30,8 @@ class Entries:
 
     def read(self, first: int, end: int) -> Iterable[tuple[int, bytes]]:
         self.read_from.append(first)
+        if first > len(self.all):
+            raise Unchecked("the log has no such entries")
         return iter(self.all[first:end])
 
     def judge(self, one: Bet, references: References | None = None) -> list[str]:
@@ -60,6 +62,7 @@ def test_a_bet_over_other_entries_is_found(log: Entries) -> None:
         {"count": 0, "first_seq": size},
         {"first_seq": first + 1},
         {"first_seq": first - 1},
+        {"first_seq": size + 1000},
     ):
         assert log.judge(replace(one, ext={**one.ext, **changes})) == ["other_entries"], changes
     assert log.judge(replace(one, evidence="x" * 43)) == ["other_entries"]
@@ -115,6 +118,12 @@ def test_what_behaviors_counted_is_found(log: Entries, severities: References, m
 def test_an_entry_that_is_not_what_its_binding_says_is_found(log: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "judge_again", lambda *_: Reevaluation((), "entry 1 is not what its bindings say"))
     assert set(log.judge(log.some())) == {"misjudged"}
+
+
+def test_what_is_held_is_bounded(log: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "MAX_OCTETS", 1000)
+    with pytest.raises(Unchecked, match="more than 1000 octets"):
+        log.judge(log.some())
 
 
 def test_windows_that_are_too_long_are_left_alone(log: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
