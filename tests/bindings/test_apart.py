@@ -7,7 +7,7 @@ from lictor.bindings.model import ActionType, Behavior, Binding
 
 
 def test_agents_are_not_remembered_without_bound() -> None:
-    criteria = {"type": "allowlist", "values": ["urn:x"]}
+    criteria = {"type": "allowlist", "values": ["urn:example:x"]}
     behavior = Behavior("b", "", frozenset([ActionType.TOOL_CALL]), criteria)
     rules = Rules([Binding("urn:p", "1.0.0", (), (behavior,), "continuous", "enforce", "d", {})])
     for number in range(MAX_FOUND + 10):
