@@ -68,6 +68,7 @@ def test_going_out(asked: dict[str, Any], handed: Handed, reason: str) -> None:
         ({"result": "partial"}, {"shown": (Shown("urn:p", "passed", NOW),)}, "result_not_accepted"),
         ({"level": "L2"}, {}, ""),
         ({"level": "L3"}, {}, "level_too_low"),
+        ({"level": "L3"}, {"shown": ()}, "level_too_low"),
         ({"level": "L3"}, {"shown": (Shown("urn:p", "pass", NOW, 3),)}, ""),
         ({"level": "L3"}, {"shown": (Shown("urn:p", "pass", NOW, 3), *GOOD.shown)}, "level_too_low"),
         ({"max_age_s": 9}, {}, ""),
