@@ -224,7 +224,7 @@ class Ingress:
             return self._record(flow, exchange, action, decision)
         if not exchange.carriage.apart:
             return self._admit(flow, exchange, action, decision, Tokens())
-        return self._admit_delivered(flow, exchange, ways.delivered(action), decision, exchange.carriage.apart)
+        return self._admit_delivered(flow, exchange, action, decision, exchange.carriage.apart)
 
     def _reads(self, exchange: Exchange) -> Reads:
         return self._policy().reads(exchange.agent_id, self._catalog.targets[0], place(exchange))
@@ -235,10 +235,12 @@ class Ingress:
         """A request that its monitor could not touch: what it delivered for it stands for the lines."""
         found: list[Tokens | LictorError] = []
         await self._control.take_delivery(exchange.agent_id, request, found.append)
-        if isinstance(found[0], Tokens):
-            await self._admit(flow, exchange, action, decision, found[0])
-        else:
+        if not isinstance(found[0], Tokens):
             await self._refuse(flow, exchange, getattr(found[0], "reason", "monitor_error"), str(found[0]))
+            return
+        if found[0].execution_context or found[0].behavioral_evidence:
+            action = ways.delivered(action)
+        await self._admit(flow, exchange, action, decision, found[0])
 
     def _admit(
         self, flow: http.HTTPFlow, exchange: Exchange, action: Classified, decision: Decision, delivered: Tokens

@@ -311,6 +311,14 @@ async def test_what_was_delivered_stands_for_lines(way: Way) -> None:
     assert flow.request.headers.get_all("execution-context") == ["of.the.agent"], "nothing is added to it here either"
 
 
+async def test_where_nothing_was_delivered_nothing_is_said_of_it(way: Way) -> None:
+    """A peer may sign lines of its own: they are examined, and did not come by delivery."""
+    way.control.waiting = Tokens([], [], [])  # type: ignore[arg-type]  # as the channel brings it
+    await way.post(SEND, *COVERED, (b"Behavioral-Evidence", b"bet.a"))
+    assert way.examined["behavioral_evidence"] == ["bet.a"]
+    assert "evidence_by" not in way.examined["action_parameters"]
+
+
 async def test_nothing_is_taken_for_a_request_that_can_be_touched(way: Way) -> None:
     way.control.waiting = Tokens(("node.a",), ("bet.a",))
     await way.post(SEND, CONTEXT)
