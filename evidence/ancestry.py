@@ -28,6 +28,8 @@ MAX_NEW = 1024
 """Nodes kept until the store surely has them."""
 MAX_NAMED = 50_000
 """Pending predecessors that are remembered; beyond, the oldest is forgotten, and nobody is held to it any more."""
+MAX_WALK = 1000
+"""Known ancestors of a node that comes after its successor; with more, nobody looks whether it is one of its own."""
 MAX_COUNTED = 2 * MAX_ANCESTORS
 """Nodes of which the number of ancestors is remembered; that of others is counted again."""
 
@@ -59,9 +61,9 @@ class Named(NamedTuple):
 class Ancestry:
     """What is known of the DAGs: the nodes in the store, and those that came in since.
 
-    `recent` are the received ones of which a predecessor may still come. Look-ups go by an index; walks along a chain
-    happen for a pending predecessor that comes after all, for a count that is not remembered, and where paths that
-    part and meet make the sum of the counts exceed the limit. They end at the limit.
+    `recent` are the received ones of which a predecessor may still come. Look-ups go by an index. Ancestors are
+    counted only in a workflow of which more nodes are known than there may be ancestors: from the counts of their
+    predecessors, and along the chain where those are not remembered or where paths part and meet.
     """
 
     def __init__(self, stored: Reader, recent: Iterable[NodeRow], monitor_id: str, now: float) -> None:
@@ -101,6 +103,12 @@ class Ancestry:
             problem = next(filter(None, (self._edge_problem(row, *edge) for edge in parents.items())), "")
             if problem := problem or self._problem_as_named(row):
                 return problem
+        within = self._stored.known(rows[0].wid, MAX_ANCESTORS + 1) if rows else 0
+        if within + len(self._new) <= MAX_ANCESTORS:
+            return ""
+        return self._too_many(rows, named)
+
+    def _too_many(self, rows: Sequence[NodeRow], named: Sequence[Mapping[str, NodeRow | None]]) -> str:
         known = [[one for one in parents.values() if one is not None] for parents in named]
         counts = [sum(self._count(one) + 1 for one in parents) for parents in known]
         exact = sum(counts) + len(rows)
@@ -129,8 +137,11 @@ class Ancestry:
             return ""
         if named.issuer == row.issuer and (problem := too_young(row.jti, row.iat, named.by, named.iat)):
             return problem
-        if any(row.jti in one.parents and one.wid == row.wid for one in self._ancestors([row])):
-            return f"node {row.jti} is its own ancestor"
+        for n, one in enumerate(self._ancestors([row])):
+            if row.jti in one.parents and one.wid == row.wid:
+                return f"node {row.jti} is its own ancestor"
+            if n == MAX_WALK:
+                return f"node {row.jti} comes after its successor {named.by}, and has more than {MAX_WALK} ancestors"
         self._counts.clear()
         return ""
 

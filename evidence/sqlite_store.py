@@ -140,6 +140,10 @@ class SqliteReader:
         sql = f"{_NODES} WHERE jti = ? AND issuer IN (?, ?) LIMIT 1"
         return next((_node_row(row) for row in self._rows(sql, jti, *issuers)), None)
 
+    def known(self, wid: str, most: int) -> int:
+        sql = "SELECT count(*) FROM (SELECT 1 FROM nodes WHERE wid IN (?, '') LIMIT ?)"
+        return next((int(row[0]) for row in self._rows(sql, wid, most)), 0)
+
     def workflow_of(self, jti: str) -> list[NodeRow]:
         """All nodes of the workflow that the node `jti` is of; none if it is not known."""
         found = next(self._rows("SELECT wid FROM nodes WHERE jti = ?", jti), None)

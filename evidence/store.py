@@ -159,6 +159,9 @@ class Reader(Protocol):
     def node_of(self, jti: str, issuers: tuple[str, str]) -> NodeRow | None:
         """A node of any workflow with this id that one of these issued; by an index."""
 
+    def known(self, wid: str, most: int) -> int:
+        """How many nodes of that workflow or of none are known, counted up to `most`."""
+
     def windows(self) -> Iterator[WindowRow]:
         """The open windows."""
 

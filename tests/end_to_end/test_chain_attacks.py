@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -31,7 +32,8 @@ from lictor.cli.init import write_binding
 from lictor.evidence import bet, ect
 from lictor.evidence.claims import new_id
 from lictor.evidence.export import write_export
-from lictor.evidence.sqlite_store import SqliteReader
+from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
+from lictor.evidence.store import Batch, NodeRow
 from lictor.formats import jws
 from lictor.formats.jws import PublicKey
 from lictor.formats.keys import KeySigner
@@ -292,14 +294,104 @@ def test_the_chain_before_any_attack(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("parent", ["what another handed on", "the work of another's agent"])
-def test_a_forged_parent(pair: Pair, mallory: Attacker, parent: str, tmp_path: Path) -> None:
-    """Work hung under a node that was seen, and not given. The callee knows neither; all logs together do."""
+def test_a_forged_parent(pair: Pair, mallory: Attacker, domain: TrustDomain, parent: str) -> None:
+    """Work hung under a node that was seen, and not given: a monitor that knows the node sees it at once."""
     above = pair.node if parent == "what another handed on" else pair.taken
-    claims = mallory.node(wid=pair.wid, **after(above))
-    pair.callee.takes(mallory, mallory.tokens(claims))
+    forged = mallory.tokens(mallory.node(wid=pair.wid, **after(above)))
+    pair.callee.refuses(mallory, forged, "ect_invalid", "names a predecessor that is addressed to")
+    giving = Attacker(domain, pair.caller.name, AGENT_A, AGENT_B)
+    assert (
+        "pending_parents"
+        not in pair.callee.takes(giving, giving.tokens(giving.node(wid=pair.wid, **after(above))))["action_parameters"]
+    ), "it was given to this one"
+
+
+def test_a_forged_parent_that_the_callee_does_not_know(
+    callee: Callee, pair: Pair, mallory: Attacker, tmp_path: Path
+) -> None:
+    """It says so in its entry; all logs together say what it is."""
+    claims = mallory.node(wid=pair.wid, **after(pair.taken))
+    taken = callee.takes(mallory, mallory.tokens(claims))
+    assert taken["action_parameters"]["pending_parents"] == 1
     found = pair.attacked(mallory.log(tmp_path / "m.db", claims), claims["jti"])
     assert found[0][0] == "bad"
     assert f"node {claims['jti']} names a predecessor that is addressed to" in found[0][1]
+
+
+def known(m: Attacker, callee: Callee, **changes: Any) -> dict[str, Any]:
+    """A node of `m` that the callee has taken."""
+    claims = m.node(**changes)
+    callee.takes(m, m.tokens(claims))
+    return claims
+
+
+AFTER_KNOWN: dict[str, tuple[Callable[[Attacker, Callee], dict[str, Any]], str]] = {
+    "a predecessor that is younger": (
+        lambda m, callee: (lambda p: m.node(wid=p["wid"], iat=p["iat"] - 40, **after(p["jti"])))(known(m, callee)),
+        "s older than its predecessor",
+    ),
+    "a cycle": (
+        lambda m, callee: (lambda p: m.node(wid=p["wid"], jti=p["pred"][0], **after(p["jti"])))(
+            known(m, callee, **after(new_id()))
+        ),
+        "is its own ancestor",
+    ),
+    "a node of another workflow": (
+        lambda m, callee: m.node(**after(known(m, callee)["jti"])),
+        "is of another workflow",
+    ),
+    "our own node of another workflow": (
+        lambda m, callee: m.node(**after(callee.takes(m, m.tokens(m.node()))["node"])),
+        "is of another workflow",
+    ),
+    "the id of another's node": (
+        lambda m, callee: m.node(
+            **{name: callee.delegations()[-1][of] for name, of in (("wid", "wid"), ("jti", "node"))}
+        ),
+        "is that of another",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AFTER_KNOWN)
+def test_refused_by_what_is_known(callee: Callee, mallory: Attacker, name: str) -> None:
+    make, words = AFTER_KNOWN[name]
+    known(mallory, callee)
+    callee.refuses(mallory, mallory.tokens(make(mallory, callee)), "ect_invalid", words)
+
+
+def test_what_is_known_survives_a_restart(pair: Pair, mallory: Attacker) -> None:
+    claims = known(mallory, pair.callee, **after(new_id()))
+    pair.callee.monitor.stop()
+    pair.callee.monitor.start()
+    for forged, words in (
+        (mallory.node(wid=claims["wid"], jti=claims["pred"][0], **after(claims["jti"])), "is its own ancestor"),
+        (mallory.node(wid=pair.wid, **after(pair.taken)), "names a predecessor that is addressed to"),
+    ):
+        pair.callee.refuses(mallory, mallory.tokens(forged), "ect_invalid", words)
+
+
+def test_more_ancestors_than_may_be_are_known(
+    share_monitor: Callable[..., Monitor], mallory: Attacker, tmp_path: Path
+) -> None:
+    """10,000 of them: the one before the last is as far as work may go."""
+    rules = {**binding(delegation=[URN_B]), "subjects": ["spiffe://test.internal/monitor/*"]}
+    with contextlib.closing(Server(None)) as agent:
+        ingress = f'agent = "{AGENT_B}"\nurn = "{URN_B}"\nupstream = "http://127.0.0.1:{agent.port}"'
+        monitor = share_monitor("deep", {"inbound": rules}, ingress=ingress, start=False)
+        ids, wid, since = [new_id() for _ in range(10_000)], new_id(), int(time.time())
+        rows = [
+            NodeRow(jti, wid, AGENT_A, mallory.id, since, (before,) if before else (), "", "received")
+            for before, jti in zip(["", *ids], ids, strict=False)
+        ]
+        path = monitor.path / "data" / "ledger.sqlite"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(SqliteStore(path)) as store:
+            store.append(Batch(nodes=rows))
+        deep = Callee(monitor.start(), agent)
+        deep.takes(mallory, mallory.tokens(mallory.node(wid=wid, **after(ids[-2]))))
+        too_many = mallory.tokens(mallory.node(wid=wid, **after(ids[-1])))
+        deep.refuses(mallory, too_many, "ect_invalid", "more than 10000 known ancestors")
 
 
 def test_a_node_of_another_workflow(pair: Pair, mallory: Attacker, tmp_path: Path) -> None:

@@ -212,6 +212,14 @@ def test_a_cycle_over_many(world: World) -> None:
     assert world.take(world.row(last.jti)) == ("", 0)
 
 
+def test_a_late_one_with_a_long_chain_is_not_walked_to_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = world.chain(10)
+    world.take(world.row(ID))
+    monkeypatch.setattr(ancestry, "MAX_WALK", 9)
+    assert "has more than 9 ancestors" in world.take(world.row(last.jti, jti=ID))[0]
+    assert world.take(world.row(last.parents[0], jti=ID)) == ("", 0)
+
+
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ancestry, "MAX_ANCESTORS", 20)
@@ -274,6 +282,7 @@ def test_an_old_circle_in_the_store_ends_no_count_and_no_walk(world: World) -> N
 def test_what_is_remembered_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MAX_NEW", "MAX_NAMED", "MAX_COUNTED"):
         monkeypatch.setattr(ancestry, name, 8)
+    monkeypatch.setattr(ancestry, "MAX_ANCESTORS", 1)
     for _ in range(20):
         world.take(world.row(new_id(), new_id()))
     kept = world.known._new, world.known._named, world.known._counts

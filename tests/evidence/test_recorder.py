@@ -380,6 +380,31 @@ async def test_a_node_is_taken_once_also_after_a_restart(monitor: Monitor) -> No
     assert monitor.entries()[-1]["reason"] == "ect_replayed"
 
 
+async def test_what_a_node_comes_after_is_known_or_said_to_be_pending_also_after_a_restart(monitor: Monitor) -> None:
+    first = inbound()
+    await monitor.recorder.accept_delegation(first)
+    known, unknown = first.parents[0]["jti"], new_id()
+    wid = first.wid or ""
+    for restarted in (False, True):
+        if restarted:
+            await monitor.stop()
+            monitor.start()
+        after = inbound(wid=wid)
+        after.parents[0]["parents"] = [known, unknown]  # type: ignore[index]
+        assert (await monitor.recorder.accept_delegation(after)).decision == "allow"
+        assert monitor.entries()[-1]["action_parameters"]["pending_parents"] == 1
+        lie = inbound()
+        lie.parents[0]["parents"] = [known]  # type: ignore[index]
+        receipt = await monitor.recorder.accept_delegation(lie)
+        words = (
+            f"Execution-Context: the predecessor {known} of node {lie.parents[0]['jti']} is of another workflow ({wid})"
+        )
+        assert (receipt.decision, receipt.reason, receipt.detail) == ("deny", "ect_invalid", words)
+        assert monitor.entries()[-1]["action_parameters"]["refused"] == words
+        again = await monitor.recorder.accept_delegation(lie)
+        assert (again.decision, again.reason) == ("deny", "ect_replayed"), "what was refused is taken"
+
+
 async def test_the_interval_closes_windows_that_have_entries(monitor: Monitor) -> None:
     await monitor.recorder.tick()
     await monitor.recorder.record_action(action())

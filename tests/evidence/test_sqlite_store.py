@@ -195,6 +195,7 @@ def test_a_node_is_looked_up_by_its_workflow_or_by_its_issuer_also_in_a_ledger_w
         assert store.node("w", "p") is None
         assert [store.node_of("j", pair) for pair in (("i", "x"), ("x", "k"), ("x", "y"))] == [*rows[:2], None]
         assert store.node_of("p", ("i", "k")) is None
+        assert [store.known("w", 9), store.known("w", 1), store.known("x", 9)] == [2, 1, 1]
         for asked in ("wid IN ('w', '') AND jti = ''", "jti = '' AND issuer IN ('', '')"):
             plan = [row[3] for row in store._rows(f"EXPLAIN QUERY PLAN SELECT token FROM nodes WHERE {asked}")]
             assert "USING INDEX" in plan[0]
