@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 import orjson
@@ -20,6 +19,7 @@ from ..formats import strict_json
 from ..formats.errors import FormatError, LictorError, UsageError
 from ..proxy.config import load
 from ..proxy.operator import ask
+from ..verifier.urls import https_address
 
 ANSWER_S = 30.0
 MAX_ANSWER = 16 * 1024 * 1024
@@ -70,9 +70,7 @@ class Orders:
         return f"spiffe://{domain}/agent/{name}"
 
     def _afar(self, url: str, method: str, order: str, arguments: dict[str, Any]) -> Any:
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname or parts.query or parts.path not in ("", "/"):
-            raise UsageError(f"--monitor: expected https://HOST:PORT, found {url!r}")
+        host, port = https_address(url, "--monitor: expected")
         if (self.cert is None) != (self.key is None):
             raise UsageError("--cert and --key go together; one of them is missing")
         domain = TrustDomain.open(self.trust)
@@ -82,7 +80,7 @@ class Orders:
         assert key is not None
         expected = ExpectedServer(f"spiffe://{domain.name}/monitor/*", domain.name, domain.identity_ca, domain.crl)
         context = client_context(domain.identity_ca, cert, key)
-        connection = http.client.HTTPSConnection(parts.hostname, parts.port, context=context, timeout=ANSWER_S)
+        connection = http.client.HTTPSConnection(host, port, context=context, timeout=ANSWER_S)
         try:
             connection.connect()
             expected.check(connection.sock.getpeercert(True))

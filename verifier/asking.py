@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -18,6 +17,7 @@ from ..formats.errors import FormatError, LictorError, UsageError, VerificationE
 from . import ear
 from .ear import Profile, Result
 from .pulling import Window
+from .urls import https_address
 
 ANSWER_S = 30.0
 MAX_ANSWER = 1 << 20
@@ -59,15 +59,13 @@ def ask(
     Raises Unanswered, UsageError for a question that it does not take, VerificationError for an answer that does not
     hold: another key or Verifier, another nonce, not now, not about these agents.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname or parts.query or parts.path not in ("", "/"):
-        raise UsageError(f"the Verifier's URL must be https://HOST:PORT, found {url!r}")
+    host, port = https_address(url, "the Verifier's URL must be")
     asked: dict[str, Any] = {"agents": list(agents), "profile": profile, "fresh": fresh}
     if nonce:
         asked["nonce"] = nonce
     if window is not None:
         asked["window"] = {"start": window[0], "end": window[1]}
-    connection = http.client.HTTPSConnection(parts.hostname, parts.port, context=context, timeout=ANSWER_S)
+    connection = http.client.HTTPSConnection(host, port, context=context, timeout=ANSWER_S)
     try:
         connection.connect()
         verifier = check_server(connection.sock.getpeercert(True))

@@ -18,6 +18,7 @@ from ..formats.settings import address, read_settings, schema_of, spiffe_id
 from .corrective import CorrectiveRule, rules
 from .cross_check import Watched
 from .descriptions import ReferenceValues
+from .urls import https_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,8 @@ def _known_monitors(tables: list[dict[str, Any]], known: set[str]) -> tuple[Moni
         if name in found:
             raise UsageError(f"monitor[{index}].name: {name} has a table already")
         check_known(name, f"monitor[{index}].name", known)
+        for key in table.keys() & {"orders", "log"}:
+            https_address(table[key], f"monitor[{index}].{key} must be")
         orders, log = (table[key].rstrip("/") if key in table else None for key in ("orders", "log"))
         found[name] = MonitorSettings(name, orders, log, tuple(table.get("configurations", ())))
     return tuple(found.values())

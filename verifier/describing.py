@@ -7,7 +7,6 @@ import binascii
 import http.client
 import ssl
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -16,8 +15,9 @@ from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
 from ..evidence import description
 from ..evidence.description import Description
 from ..formats import jws
-from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
+from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.jws import MAX_TOKEN
+from .urls import https_address
 
 ANSWER_S = 10.0
 
@@ -55,10 +55,8 @@ def ask_monitor(url: str, context: ssl.SSLContext, check_server: Callable[[bytes
     `check_server` says who the server with a certificate (DER) is. Raises Unanswered, UsageError for what is no such
     URL, VerificationError for a server that is none of ours.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname or parts.query or parts.path not in ("", "/"):
-        raise UsageError(f"a monitor's API is named as https://HOST:PORT, found {url!r}")
-    connection = http.client.HTTPSConnection(parts.hostname, parts.port, context=context, timeout=ANSWER_S)
+    host, port = https_address(url, "a monitor's API is named as")
+    connection = http.client.HTTPSConnection(host, port, context=context, timeout=ANSWER_S)
     try:
         connection.connect()
         monitor = check_server(connection.sock.getpeercert(True))

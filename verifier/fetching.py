@@ -10,15 +10,14 @@ import asyncio
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from ..certs.servers import ExpectedServer
 from ..evidence.export import Header, read_header
-from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
+from ..formats.errors import FormatError, LictorError, VerificationError
+from .urls import https_address
 
 HEAD_S = 30.0
 STRETCH_S = 30.0
@@ -44,11 +43,8 @@ class _Busy(Exception):
 
 def check_url(url: str) -> str:
     """`https://host:port`, as it is asked. Raises UsageError."""
-    parts = urlsplit(url)
-    with suppress(ValueError):
-        if parts.scheme == "https" and parts.hostname and parts.port and not parts.query and parts.path in ("", "/"):
-            return f"https://{parts.netloc}"
-    raise UsageError(f"a monitor's API is named as https://HOST:PORT, found {url!r}")
+    host, port = https_address(url, "a monitor's API is named as")
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 async def fetch(

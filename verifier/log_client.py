@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..certs.callers import Listener
 from ..certs.contexts import client_context
@@ -27,6 +26,7 @@ from ..formats.errors import FormatError, LictorError, VerificationError
 from ..formats.signed_note import MAX_NOTE, parse_note
 from .proof import log_keys
 from .tiles import Missing, Tiles, Tree, Unchecked
+from .urls import https_address
 
 ANSWER_S = 10.0
 MAX_KEYS = 1 << 20
@@ -53,7 +53,7 @@ class LogClient:
         self._server = ExpectedServer(monitor, *known)
         self._context = client_context(listener.ca, listener.cert, listener.key)
         self._server.trust(self._context)
-        self._address = urlsplit(url)
+        self._address = https_address(url, "a log is at")
         self._connection: http.client.HTTPSConnection | None = None
         self._given_up = threading.Event()
         self._keys: list[Verifier] = []
@@ -154,7 +154,7 @@ class LogClient:
         raise (Missing if answer.status == 404 else Unchecked)(f"it answers {answer.status} to {path} ({said})")
 
     def _connected(self) -> http.client.HTTPSConnection:
-        host, port = self._address.hostname or "", self._address.port
+        host, port = self._address
         self._connection = made = http.client.HTTPSConnection(host, port, context=self._context, timeout=ANSWER_S)
         made.auto_open = 0  # it would connect again by itself, and nobody would look at who answers
         self._server.refresh()

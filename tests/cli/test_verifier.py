@@ -44,6 +44,7 @@ def test_what_add_says_to_write_is_a_configuration(domain: TrustDomain) -> None:
     [
         (["--url", "http://127.0.0.1:1"], "must be https"),
         (["--url", "https://127.0.0.1:1/path"], "must be https"),
+        (["--url", "https://127.0.0.1:99999"], "must be https"),
         (["--url", "https://127.0.0.1:1", "--as", "bob"], "there is no agent bob"),
         (["--url", "https://127.0.0.1:1", "--cert", "x"], "go together"),
         (["--url", "https://127.0.0.1:1", "--to", "2026-01-01"], "a window has a begin"),

@@ -60,7 +60,7 @@ async def get(client: LogClient) -> bytes:
 
 async def test_who_answers_is_looked_at_on_every_connection(client: LogClient, domain: TrustDomain) -> None:
     """Another monitor of the same host takes the place of the one that ended the connection with its answer."""
-    port = int(client._address.port or 0)
+    port = client._address[1]
 
     async def close(request: web.Request) -> web.StreamResponse:
         answer = web.Response(text="hello")
@@ -86,7 +86,7 @@ async def test_what_is_given_up_while_it_connects_asks_nothing(
 
     check = client._server.check
     monkeypatch.setattr(client._server, "check", lambda der: (client.abort(), check(der))[1])
-    async with serving(domain, "one", int(client._address.port or 0), answer):
+    async with serving(domain, "one", client._address[1], answer):
         for _ in range(2):
             with pytest.raises(Unchecked, match="given up"):
                 await get(client)
@@ -100,6 +100,6 @@ async def test_an_answer_without_end_is_not_read_to_its_end(client: LogClient, d
     async def much(request: web.Request) -> web.StreamResponse:
         return web.Response(body=b"x" * 101)
 
-    async with serving(domain, "one", int(client._address.port or 0), much):
+    async with serving(domain, "one", client._address[1], much):
         with pytest.raises(Unchecked, match="more than 100 octets"):
             await get(client)
