@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from end_to_end.world import Monitor
+from end_to_end.world import Monitor, Server, until
 
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import evidence_jwk
+from lictor.cli.init import write_binding
 from lictor.evidence import bet, ect
 from lictor.evidence.claims import new_id
 from lictor.evidence.ledger import Ledger
@@ -25,7 +26,10 @@ from lictor.evidence.store import NodeRow
 from lictor.formats import base64url, jws
 from lictor.formats.jws import Signer
 from lictor.formats.keys import KeySigner
+from lictor.verifier.bets import parse_bet
 
+AGENT_A, AGENT_B = "spiffe://test.internal/agent/default", "spiffe://test.internal/agent/b"
+URN_B = "urn:test:agent:b"
 MESSAGE = {"jsonrpc": "2.0", "id": 7, "method": "SendMessage", "params": {"message": {"messageId": "m", "parts": []}}}
 
 
@@ -118,6 +122,61 @@ class Attacker:
 
         asyncio.run(write())
         return path
+
+
+Sent = tuple[list[str], list[str]]
+"""Lines of `Execution-Context` and of `Behavioral-Evidence`."""
+
+
+class Callee:
+    """A monitor with an ingress listener, and the agent behind it, which must notice nothing of what is refused."""
+
+    def __init__(self, monitor: Monitor, agent: Server) -> None:
+        self.monitor, self.agent = monitor, agent
+
+    def delegations(self) -> list[dict[str, Any]]:
+        found = [entry for entry in self.monitor.entries() if entry["action_type"] == "delegation"]
+        return [entry for entry in found if "outcome_of" not in entry]
+
+    def asks(self, incoming: dict[str, Any] | None) -> None:
+        """Put a criterion of what must be shown into the binding, or take it out."""
+        path, said = self.monitor.path / "bindings" / "inbound.json", len(self.monitor.output())
+        rules = json.loads(path.read_text())
+        del rules["expected_behaviors"][1:]
+        if incoming is not None:
+            criteria = {"type": "delegation", "incoming": incoming}
+            rules["expected_behaviors"].append(
+                {"behavior_id": "shown", "observable_actions": ["delegation"], "compliance_criteria": criteria}
+            )
+        rules["version"] = f"1.0.{int(rules['version'].rpartition('.')[2]) + 1}"
+        write_binding(path, rules, self.monitor.domain)
+        until(lambda: "bindings in force" in self.monitor.output()[said:], what="the reload")
+
+    def takes(self, m: Attacker, sent: Sent) -> dict[str, Any]:
+        """The entry of a delegation that is taken."""
+        arrived = len(self.agent.requests)
+        response = m.send(self.monitor, *sent)
+        assert response.status_code == 200, response.text
+        assert len(self.agent.requests) == arrived + 1
+        entry = self.delegations()[-1]
+        assert (entry["agent_id"], entry["action_parameters"]["peer"]) == (AGENT_B, m.id)
+        return entry
+
+    def refuses(self, m: Attacker, sent: Sent, reason: str, words: str) -> None:
+        """403 with the reason; an entry; evidence of the anomaly; and nothing arrives."""
+        arrived, before = len(self.agent.requests), len(self.delegations())
+        response = m.send(self.monitor, *sent)
+        problem = response.json()["error"]["data"]
+        assert (response.status_code, problem["reason"]) == (403, reason), problem
+        assert words in problem["detail"]
+        assert len(self.agent.requests) == arrived
+        [entry] = self.delegations()[before:]
+        assert (entry["agent_id"], entry["decision"], entry["reason"]) == (m.id, "deny", reason)
+        assert words in entry["action_parameters"]["refused"]
+        anomaly = parse_bet(response.headers["behavioral-evidence"])
+        assert (anomaly.subject, anomaly.result, anomaly.ext["trigger"]) == (m.id, "fail", "violation")
+        assert (anomaly.ext["refused"]["seq"], anomaly.ext["refused"]["reason"]) == (entry["seq"], reason)
+        assert anomaly.token in self.monitor.tokens("bets")
 
 
 def tls(domain: TrustDomain, cert: Path | None = None, key: Path | None = None) -> ssl.SSLContext:

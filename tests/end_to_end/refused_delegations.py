@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from end_to_end.attackers import Attacker, part, unsigned, with_mac
+from end_to_end.attackers import Attacker, Sent, part, unsigned, with_mac
 
 from lictor.evidence.bet import TYP as BET
 from lictor.evidence.claims import new_id
@@ -21,8 +21,6 @@ from lictor.formats import base64url
 from lictor.formats.canonical import canonical
 from lictor.formats.keys import KeySigner
 
-Sent = tuple[list[str], list[str]]
-"""Lines of `Execution-Context` and of `Behavioral-Evidence`."""
 Make = Callable[[Attacker, Attacker], Sent]
 ELSEWHERE = "spiffe://test.internal/agent/elsewhere"
 NOT_KNOWN = "is known that the identity CA vouches for"

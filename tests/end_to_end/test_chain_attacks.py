@@ -9,91 +9,33 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from end_to_end.attackers import MESSAGE, Attacker, tls
+from end_to_end.attackers import AGENT_A, AGENT_B, MESSAGE, URN_B, Attacker, Callee, tls
 from end_to_end.refused_delegations import REFUSED, Sent, after, issued, node, text, two, with_alg
-from end_to_end.world import Monitor, Server, binding, target, until
+from end_to_end.world import Monitor, Server, binding, target
 
 from lictor.certs.authority import DOCUMENT_SIGNING, Issuer, issue, pem
 from lictor.certs.domain import TrustDomain
 from lictor.cli import cli
-from lictor.cli.init import write_binding
 from lictor.evidence import bet, ect
 from lictor.evidence.claims import new_id
 from lictor.evidence.export import write_export
-from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
-from lictor.evidence.store import Batch, NodeRow
+from lictor.evidence.sqlite_store import SqliteReader
 from lictor.formats import jws
 from lictor.formats.jws import PublicKey
 from lictor.formats.keys import KeySigner
 from lictor.verifier import chain
-from lictor.verifier.bets import parse_bet
 
-AGENT_A, AGENT_B = "spiffe://test.internal/agent/default", "spiffe://test.internal/agent/b"
-URN_B = "urn:test:agent:b"
 TYPES = ect.ACCEPTED_TYP | {bet.TYP}
-
-
-class Callee:
-    """A monitor with an ingress listener, and the agent behind it, which must notice nothing of what is refused."""
-
-    def __init__(self, monitor: Monitor, agent: Server) -> None:
-        self.monitor, self.agent = monitor, agent
-
-    def delegations(self) -> list[dict[str, Any]]:
-        found = [entry for entry in self.monitor.entries() if entry["action_type"] == "delegation"]
-        return [entry for entry in found if "outcome_of" not in entry]
-
-    def asks(self, incoming: dict[str, Any] | None) -> None:
-        """Put a criterion of what must be shown into the binding, or take it out."""
-        path, said = self.monitor.path / "bindings" / "inbound.json", len(self.monitor.output())
-        rules = json.loads(path.read_text())
-        del rules["expected_behaviors"][1:]
-        if incoming is not None:
-            criteria = {"type": "delegation", "incoming": incoming}
-            rules["expected_behaviors"].append(
-                {"behavior_id": "shown", "observable_actions": ["delegation"], "compliance_criteria": criteria}
-            )
-        rules["version"] = f"1.0.{int(rules['version'].rpartition('.')[2]) + 1}"
-        write_binding(path, rules, self.monitor.domain)
-        until(lambda: "bindings in force" in self.monitor.output()[said:], what="the reload")
-
-    def takes(self, m: Attacker, sent: Sent) -> dict[str, Any]:
-        """The entry of a delegation that is taken."""
-        arrived = len(self.agent.requests)
-        response = m.send(self.monitor, *sent)
-        assert response.status_code == 200, response.text
-        assert len(self.agent.requests) == arrived + 1
-        entry = self.delegations()[-1]
-        assert (entry["agent_id"], entry["action_parameters"]["peer"]) == (AGENT_B, m.id)
-        return entry
-
-    def refuses(self, m: Attacker, sent: Sent, reason: str, words: str) -> None:
-        """403 with the reason; an entry; evidence of the anomaly; and nothing arrives."""
-        arrived, before = len(self.agent.requests), len(self.delegations())
-        response = m.send(self.monitor, *sent)
-        problem = response.json()["error"]["data"]
-        assert (response.status_code, problem["reason"]) == (403, reason), problem
-        assert words in problem["detail"]
-        assert len(self.agent.requests) == arrived
-        [entry] = self.delegations()[before:]
-        assert (entry["agent_id"], entry["decision"], entry["reason"]) == (m.id, "deny", reason)
-        assert words in entry["action_parameters"]["refused"]
-        anomaly = parse_bet(response.headers["behavioral-evidence"])
-        assert (anomaly.subject, anomaly.result, anomaly.ext["trigger"]) == (m.id, "fail", "violation")
-        assert (anomaly.ext["refused"]["seq"], anomaly.ext["refused"]["reason"]) == (entry["seq"], reason)
-        assert anomaly.token in self.monitor.tokens("bets")
 
 
 @pytest.fixture(scope="module")
@@ -316,82 +258,6 @@ def test_a_forged_parent_that_the_callee_does_not_know(
     found = pair.attacked(mallory.log(tmp_path / "m.db", claims), claims["jti"])
     assert found[0][0] == "bad"
     assert f"node {claims['jti']} names a predecessor that is addressed to" in found[0][1]
-
-
-def known(m: Attacker, callee: Callee, **changes: Any) -> dict[str, Any]:
-    """A node of `m` that the callee has taken."""
-    claims = m.node(**changes)
-    callee.takes(m, m.tokens(claims))
-    return claims
-
-
-AFTER_KNOWN: dict[str, tuple[Callable[[Attacker, Callee], dict[str, Any]], str]] = {
-    "a predecessor that is younger": (
-        lambda m, callee: (lambda p: m.node(wid=p["wid"], iat=p["iat"] - 40, **after(p["jti"])))(known(m, callee)),
-        "s older than its predecessor",
-    ),
-    "a cycle": (
-        lambda m, callee: (lambda p: m.node(wid=p["wid"], jti=p["pred"][0], **after(p["jti"])))(
-            known(m, callee, **after(new_id()))
-        ),
-        "is its own ancestor",
-    ),
-    "a node of another workflow": (
-        lambda m, callee: m.node(**after(known(m, callee)["jti"])),
-        "is of another workflow",
-    ),
-    "our own node of another workflow": (
-        lambda m, callee: m.node(**after(callee.takes(m, m.tokens(m.node()))["node"])),
-        "is of another workflow",
-    ),
-    "the id of another's node": (
-        lambda m, callee: m.node(
-            **{name: callee.delegations()[-1][of] for name, of in (("wid", "wid"), ("jti", "node"))}
-        ),
-        "is that of another",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", AFTER_KNOWN)
-def test_refused_by_what_is_known(callee: Callee, mallory: Attacker, name: str) -> None:
-    make, words = AFTER_KNOWN[name]
-    known(mallory, callee)
-    callee.refuses(mallory, mallory.tokens(make(mallory, callee)), "ect_invalid", words)
-
-
-def test_what_is_known_survives_a_restart(pair: Pair, mallory: Attacker) -> None:
-    claims = known(mallory, pair.callee, **after(new_id()))
-    pair.callee.monitor.stop()
-    pair.callee.monitor.start()
-    for forged, words in (
-        (mallory.node(wid=claims["wid"], jti=claims["pred"][0], **after(claims["jti"])), "is its own ancestor"),
-        (mallory.node(wid=pair.wid, **after(pair.taken)), "names a predecessor that is addressed to"),
-    ):
-        pair.callee.refuses(mallory, mallory.tokens(forged), "ect_invalid", words)
-
-
-def test_more_ancestors_than_may_be_are_known(
-    share_monitor: Callable[..., Monitor], mallory: Attacker, tmp_path: Path
-) -> None:
-    """10,000 of them: the one before the last is as far as work may go."""
-    rules = {**binding(delegation=[URN_B]), "subjects": ["spiffe://test.internal/monitor/*"]}
-    with contextlib.closing(Server(None)) as agent:
-        ingress = f'agent = "{AGENT_B}"\nurn = "{URN_B}"\nupstream = "http://127.0.0.1:{agent.port}"'
-        monitor = share_monitor("deep", {"inbound": rules}, ingress=ingress, start=False)
-        ids, wid, since = [new_id() for _ in range(10_000)], new_id(), int(time.time())
-        rows = [
-            NodeRow(jti, wid, AGENT_A, mallory.id, since, (before,) if before else (), "", "received")
-            for before, jti in zip(["", *ids], ids, strict=False)
-        ]
-        path = monitor.path / "data" / "ledger.sqlite"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(SqliteStore(path)) as store:
-            store.append(Batch(nodes=rows))
-        deep = Callee(monitor.start(), agent)
-        deep.takes(mallory, mallory.tokens(mallory.node(wid=wid, **after(ids[-2]))))
-        too_many = mallory.tokens(mallory.node(wid=wid, **after(ids[-1])))
-        deep.refuses(mallory, too_many, "ect_invalid", "more than 10000 known ancestors")
 
 
 def test_a_node_of_another_workflow(pair: Pair, mallory: Attacker, tmp_path: Path) -> None:
