@@ -15,6 +15,7 @@ from ..certs.domain import MONITOR_DAYS, TrustDomain
 from ..certs.servers import ExpectedServer
 from ..formats.errors import UsageError
 from ..formats.plain import log_to_stderr
+from ..formats.settings import spiffe_id
 from ..proxy import loop
 from ..verifier import asking
 from ..verifier.config import load
@@ -86,8 +87,9 @@ def forgive(monitor: str, config: Path, as_json: bool) -> None:
 
     Contradictions (two histories, forked windows) are held against a monitor until then, however old.
     """
+    known = spiffe_id(monitor, "MONITOR")
     with closing(Register(load(config).register)) as register:
-        texts = register.forgive(monitor)
+        texts = register.forgive(known)
     if as_json:
         print_json({"ok": True, "forgiven": texts})
         return

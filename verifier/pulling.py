@@ -66,7 +66,7 @@ class Pulling:
 
     async def _shared(self, agent: str, window: Window | None) -> list[str]:
         if not self._monitors:
-            return ["this Verifier can ask no monitor"]
+            return ["this Verifier can ask no monitor: none has monitor.orders in its verifier.toml"]
         task = self._under_way.get((agent, window))
         if task is None:
             if len(self._under_way) >= WAITING:

@@ -165,7 +165,7 @@ async def test_a_verifier_that_can_ask_nobody_says_so(tmp_path: Path, domain: Tr
     path = tmp_path / "verifier.toml"
     path.write_text(f'name = "v"\nlisten = "127.0.0.1:1"\ntrust = "{domain.path}"\nregister = "r.db"\n')
     found = await Pulling(load(path), Scene().arrived).pull_all([AGENT])
-    assert found == {AGENT: ["this Verifier can ask no monitor"]}
+    assert found == {AGENT: ["this Verifier can ask no monitor: none has monitor.orders in its verifier.toml"]}
 
 
 def test_monitors_are_named_by_their_spiffe_ids(tmp_path: Path, domain: TrustDomain) -> None:
