@@ -62,3 +62,8 @@ def test_nobody_answers(domain: TrustDomain) -> None:
         cli, ["verifier", "ask", "alice", "--as", "alice", "--trust", str(domain.path), "--url", url]
     )
     assert (done.exit_code, "does not answer" in done.stderr) == (3, True)
+
+
+def test_who_is_no_monitor_is_not_forgiven(domain: TrustDomain) -> None:
+    with pytest.raises(UsageError, match="MONITOR: 'one' is not a SPIFFE ID"):
+        call("forgive", "one")
