@@ -7,7 +7,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +95,23 @@ async def test_partners_where_they_are_let_in(world: World) -> None:
     assert await call(listener, context, lambda: None) == [(200, uri)] * 2
     with pytest.raises((ssl.SSLError, OSError)):
         await call(world.listener(), context, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("named", "status"),
+    [
+        ((f"spiffe://{PARTNER}/monitor/x",), 200),
+        ((f"spiffe://{PARTNER}/monitor/*",), 200),
+        ((), 403),
+        ((f"spiffe://{PARTNER}/monitor/xx", f"spiffe://{PARTNER}/monitor"), 403),
+    ],
+)
+async def test_partners_that_are_named(world: World, named: tuple[str, ...], status: int) -> None:
+    listener = replace(world.listener(world.export()), named=named)
+    answers = await call(listener, world.caller(PARTNER, f"spiffe://{PARTNER}/monitor/x"), lambda: None)
+    assert answers[0][0] == status
+    ours = await call(listener, world.caller(OWN, f"spiffe://{OWN}/monitor/x"), lambda: None)
+    assert ours[0][0] == 200, "it is about partners alone"
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,17 @@ def test_partners_call_where_evidence_is_handed_over_and_not_where_orders_are_gi
     assert loaded.listener("api").partners == loaded.listener("orders").partners == ()
 
 
+@pytest.mark.parametrize("of", [OWN, PARTNER])
+def test_of_partners_the_verifier_alone_reads_the_log_and_gives_orders(partner: TrustDomain, of: str) -> None:
+    name = f"spiffe://{of}/verifier/v"
+    loaded = config(partner, f'[verifier]\nurl = "https://127.0.0.1:1"\nname = "{name}"\n')
+    for listener in map(loaded.listener, ("api", "orders")):
+        assert (listener.partners == loaded.federation) == (of == PARTNER)
+        assert listener.named == (name,)
+    outside = [name] if of == PARTNER else []
+    assert list(loaded.evidence.audience) == [f"spiffe://{OWN}/verifier", *outside]
+
+
 def test_evidence_keys_of_partners(partner: TrustDomain, tmp_path: Path) -> None:
     federation, own = Federation(config(partner), tmp_path), TrustDomain.open(tmp_path / "own")
     keys = KnownKeys(own.path, own.identity_ca.read_bytes(), federation.partners)
