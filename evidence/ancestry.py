@@ -82,7 +82,7 @@ class Ancestry:
             if known is None or known.wid != row.wid:
                 continue
             if known.origin != "minted" or known.token != row.token:
-                return f"the id of node {row.jti} is that of another, which {known.issuer} issued in this workflow", 0
+                return f"the id of node {row.jti} is taken in this workflow: {known.issuer} issued one with it", 0
         self._new.update({_key(row): row for row in rows})
         named = [{jti: self._parent(row, jti) for jti in row.parents} for row in rows]
         problem = self._problem(rows, named)

@@ -75,7 +75,7 @@ AFTER_KNOWN: dict[str, tuple[Callable[[Attacker, Callee], dict[str, Any]], str]]
         lambda m, callee: m.node(
             **{name: callee.delegations()[-1][of] for name, of in (("wid", "wid"), ("jti", "node"))}
         ),
-        "is that of another",
+        "is taken in this workflow",
     ),
 }
 

@@ -111,12 +111,21 @@ BAD: dict[str, tuple[Known, Came, str]] = {
         lambda w, p: w.row(jti=ID, iat=NOW + 31),
         f"is 31 s older than its predecessor {ID}",
     ),
-    "an id of another's node": (lambda w: w.row(**OTHERS), lambda w, p: w.row(jti=p.jti), f"which {THIRD} issued"),
-    "an id of one's own": (lambda w: w.row(), lambda w, p: w.row(jti=p.jti, iat=NOW - 1), f"which {PEER} issued"),
+    "an id of another's node": (
+        lambda w: w.row(**OTHERS),
+        lambda w, p: w.row(jti=p.jti),
+        f"taken in this workflow: {THIRD}",
+    ),
+    "an id of one's own": (
+        lambda w: w.row(),
+        lambda w, p: w.row(jti=p.jti, iat=NOW - 1),
+        f"taken in this workflow: {PEER}",
+    ),
+    "a node once more": (lambda w: w.row(), lambda w, p: p, f"taken in this workflow: {PEER}"),
     "an id of our own node": (
         lambda w: w.row(issuer=OWN, origin="minted"),
         lambda w, p: w.row(jti=p.jti),
-        f"which {OWN} issued",
+        f"taken in this workflow: {OWN}",
     ),
 }
 
@@ -161,6 +170,7 @@ GOOD: dict[str, tuple[Known, Came, int]] = {
     ),
     "our own node that comes back": (lambda w: w.row(issuer=OWN, origin="minted"), lambda w, p: p, 0),
     "the id of another workflow's node": (lambda w: w.row(wid=ELSEWHERE), lambda w, p: w.row(jti=p.jti), 0),
+    "the id of a node of no workflow": (lambda w: w.row(wid=""), lambda w, p: w.row(jti=p.jti), 0),
     "an id that a third party has in another workflow": (
         lambda w: w.row(**OTHERS, wid=ELSEWHERE),
         lambda w, p: w.row(p.jti),
