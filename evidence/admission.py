@@ -5,8 +5,8 @@ agent may have handed on what it got: lines of other issuers, and nodes of the p
 counted, not relied on and not verified. Every BET must be the peer's, about the parent's agent, under the parent's
 node, for us, and in time; there must be one. A checkpoint that came along must be of the log that they rest on.
 
-`examine` runs where agent traffic is parsed and holds no key. Replay needs one memory for all workers, so the recorder
-keeps it.
+`examine` runs where agent traffic is parsed and holds no key. What needs one memory for all workers
+(replay, the nodes that are known) is with the recorder (`arrivals`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def examine(
     """Verify what came along with a delegation to `agent_id`; the draft says allow, or deny and why. Never raises.
 
     `accepted` are the ids of which one must be in every `aud` (the agent's and its monitor's). Reasons of a denial:
-    `ect_missing`, `ect_invalid`, `bet_missing`, `bet_invalid`, `checkpoint_invalid`; the recorder adds `ect_replayed`.
+    `ect_missing`, `ect_invalid`, `bet_missing`, `bet_invalid`, `checkpoint_invalid`; `arrivals` adds `ect_replayed`.
     """
     audience = frozenset(accepted)
     nodes, bets = split_lines(execution_context), split_lines(behavioral_evidence)

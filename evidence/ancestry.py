@@ -103,7 +103,9 @@ class Ancestry:
             problem = next(filter(None, (self._edge_problem(row, *edge) for edge in parents.items())), "")
             if problem := problem or self._problem_as_named(row):
                 return problem
-        within = self._stored.known(rows[0].wid, MAX_ANCESTORS + 1) if rows else 0
+        if not any(parent for parents in named for parent in parents.values()):
+            return ""
+        within = self._stored.known(rows[0].wid, MAX_ANCESTORS + 1)
         if within + len(self._new) <= MAX_ANCESTORS:
             return ""
         return self._too_many(rows, named)

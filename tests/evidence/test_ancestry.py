@@ -292,9 +292,11 @@ def test_an_old_circle_in_the_store_ends_no_count_and_no_walk(world: World) -> N
 def test_what_is_remembered_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MAX_NEW", "MAX_NAMED", "MAX_COUNTED"):
         monkeypatch.setattr(ancestry, name, 8)
-    monkeypatch.setattr(ancestry, "MAX_ANCESTORS", 1)
+    monkeypatch.setattr(ancestry, "MAX_ANCESTORS", 25)
+    last = world.chain(1)
     for _ in range(20):
-        world.take(world.row(new_id(), new_id()))
+        last = world.row(last.jti, new_id())
+        assert world.take(last) == ("", 1)
     kept = world.known._new, world.known._named, world.known._counts
     assert [len(one) for one in kept] == [8, 8, 8]
     assert world.known.admit([world.row()], NOW + 2000) == ("", 0)
