@@ -274,7 +274,7 @@ def test_a_client_reaches_the_server_through_the_monitor(place: Place, client: s
     else:
         assert done.stdout.strip() == "hello"
     assert judged(place) > before
-    assert {e["agent_id"] for e in place.monitor.entries()} == {"spiffe://test.internal/agent/default"}
+    assert {e["agent_id"] for e in place.monitor.of_agents()} == {"spiffe://test.internal/agent/default"}
 
 
 def test_go(place: Place, pytestconfig: pytest.Config) -> None:
