@@ -89,7 +89,8 @@ class SocketSigner:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.settimeout(TIMEOUT_S)
             self._socket.connect(str(self._path))
-        self._socket.sendall(_HEAD.pack(kind, len(data)) + data)
+        with contextlib.suppress(BrokenPipeError):  # one that refuses this user may have said so and hung up already
+            self._socket.sendall(_HEAD.pack(kind, len(data)) + data)
         status, size = _HEAD.unpack(_receive(self._socket, _HEAD.size))
         if size > MAX_SIGNED:
             raise ConnectionError("the answer is too long")

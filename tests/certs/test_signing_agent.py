@@ -69,6 +69,24 @@ def test_another_user_is_refused(start: Start, path: Path) -> None:
     assert agent.refused == 1
 
 
+def test_a_refusal_before_the_question_is_heard(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that has hung up when the question comes: what it said before that is heard."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        plain = socket.socket
+
+        def connect(self: socket.socket, address: str) -> None:
+            plain.connect(self, address)
+            client, _ = listener.accept()
+            with client:
+                client.sendall(struct.pack("!cI", b"-", 3) + b"not")
+
+        monkeypatch.setattr(signing_agent.socket, "socket", type("Answered", (plain,), {"connect": connect}))
+        with pytest.raises(UsageError, match="refuses: not;"):
+            SocketSigner(path)
+
+
 def test_more_than_the_rate_is_refused(start: Start, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(signing_agent.time, "monotonic", lambda: now[0])

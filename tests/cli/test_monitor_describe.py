@@ -28,7 +28,6 @@ from lictor.formats.keys import KeySigner
 from lictor.proxy.installed import package_digest, package_manifest
 
 ORIGIN = "acme.example/monitor/north"
-NOW = int(time.time())
 
 
 @pytest.fixture(scope="module")
@@ -127,20 +126,22 @@ def test_a_log_that_was_cut_off(evidence: Path, domain: TrustDomain) -> None:
 def altered(text: str, domain: TrustDomain) -> str:
     head, _, tail = text.split(".")
     signer = KeySigner.from_file(domain.monitor("north").evidence_key)
-    return f"{head}.{described.token(signer, described.claims(ORIGIN, iat=NOW)).split('.')[1]}.{tail}"
+    return f"{head}.{described.token(signer, described.claims(ORIGIN, iat=int(time.time()))).split('.')[1]}.{tail}"
 
 
 def with_the_certificate_of_another(text: str, domain: TrustDomain) -> str:
     south = evidence_jwk(domain.monitor("south").evidence_cert.read_bytes())
     signer = KeySigner.from_file(domain.monitor("north").evidence_key)
-    return described.token(signer, described.claims(ORIGIN, iat=NOW), south["x5c"])
+    return described.token(signer, described.claims(ORIGIN, iat=int(time.time())), south["x5c"])
 
 
 def of_another(text: str, domain: TrustDomain) -> str:
     """Signed by south, about north."""
     files = domain.monitor("south")
     jwk = evidence_jwk(files.evidence_cert.read_bytes())
-    return described.token(KeySigner.from_file(files.evidence_key), described.claims(ORIGIN, iat=NOW), jwk["x5c"])
+    return described.token(
+        KeySigner.from_file(files.evidence_key), described.claims(ORIGIN, iat=int(time.time())), jwk["x5c"]
+    )
 
 
 def without_a_certificate(text: str, domain: TrustDomain) -> str:

@@ -30,8 +30,6 @@ from lictor.verifier.config import load, schema
 from lictor.verifier.desk import Desk
 from lictor.verifier.service import Service, openapi
 
-NOW = time.time()
-
 
 @pytest.fixture(scope="module")
 def domain(tmp_path_factory: pytest.TempPathFactory) -> TrustDomain:
@@ -79,9 +77,10 @@ async def test_evidence_becomes_a_result(served: Served, one: Pusher) -> None:
 
 async def test_a_window_of_the_past(served: Served, domain: TrustDomain) -> None:
     """What lies in it altogether counts; nobody was asked for more, which is said."""
-    pusher = Pusher(domain.monitor("one"), AGENT, NOW - 1000, step=100)
+    now = time.time()
+    pusher = Pusher(domain.monitor("one"), AGENT, now - 1000, step=100)
     results = ("pass", "fail", "pass", "pass")
-    bets = [pusher.bet(iat=int(NOW), bhv_result=one) for one in results]
+    bets = [pusher.bet(iat=int(now), bhv_result=one) for one in results]
     await served.push(*bets, keys=[pusher.jwk])
     assert (await served.ask()).status == "contraindicated"
     first = parse_bet(bets[0]).start
@@ -171,8 +170,8 @@ async def test_every_path_is_described_and_served(served: Served) -> None:
         ("/appraise", {"agents": [AGENT], "window": {"start": 1}}),
         ("/appraise", {"agents": [AGENT], "window": {"start": "1", "end": 2}}),
         ("/appraise", {"agents": [AGENT], "window": {"start": 1, "end": 2}}),
-        ("/appraise", {"agents": [AGENT], "window": {"start": NOW - 5, "end": NOW - 6}}),
-        ("/appraise", {"agents": [AGENT], "window": {"start": NOW - 5, "end": NOW + 86400}}),
+        ("/appraise", {"agents": [AGENT], "window": {"start": time.time() - 5, "end": time.time() - 6}}),
+        ("/appraise", {"agents": [AGENT], "window": {"start": time.time() - 5, "end": time.time() + 86400}}),
     ],
 )
 async def test_what_is_no_request(served: Served, path: str, body: Any) -> None:
