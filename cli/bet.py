@@ -18,7 +18,7 @@ from ..evidence.bet import Bet
 from ..evidence.sqlite_store import SqliteReader
 from ..formats.errors import FormatError, UsageError, VerificationError
 from ..proxy.config import load
-from ..proxy.operator import ask
+from ..proxy.orders.operator import ask
 from ..verifier.bets import BetReport, bet_json, find_tokens, holds_evidence, parse_bet, take_keys, verify_bet
 from .evidence_view import bet_table, bets_table
 from .log_options import FILE, find_ledger, ledger_option

@@ -19,9 +19,9 @@ from ..certs.contexts import client_context
 from ..certs.domain import AgentFiles, TrustDomain
 from ..formats.errors import FormatError, UsageError
 from ..formats.names import parse_authority
-from ..proxy.client_environment import agent_environment
 from ..proxy.config import load
-from ..proxy.sidecar import MonitorAddress, Sidecar
+from ..proxy.sidecar.client_environment import agent_environment
+from ..proxy.sidecar.sidecar import MonitorAddress, Sidecar
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)

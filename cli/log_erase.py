@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..formats.errors import UsageError
-from ..proxy.operator import ask
+from ..proxy.orders.operator import ask
 from .bet import Moment
 from .log_options import find_ledger, ledger_option
 from .output import console, json_option, print_json

@@ -18,7 +18,7 @@ from ..certs.servers import ExpectedServer
 from ..formats import strict_json
 from ..formats.errors import FormatError, LictorError, UsageError
 from ..proxy.config import load
-from ..proxy.operator import ask
+from ..proxy.orders.operator import ask
 from ..verifier.urls import https_address
 
 ANSWER_S = 30.0

@@ -18,7 +18,7 @@ from ..formats.errors import FormatError, UsageError
 from ..formats.keys import KeySigner, read_private, write_private
 from ..formats.plain import log_to_stderr
 from ..proxy import loop
-from ..proxy.witness_service import WitnessService
+from ..proxy.outside.witness_service import WitnessService
 from .log_options import FILE
 from .output import json_option, print_json
 

@@ -15,10 +15,10 @@ from ..evidence.entry import ActionDraft, InboundDraft
 from ..evidence.held import MONITOR
 from ..evidence.lineage import Within
 from ..evidence.state import Judged
-from .approvals import Approvals
-from .demanded_holds import REASON as HOLD_DEMANDED
-from .demanded_holds import DemandedHolds
-from .quarantine import Quarantine, quarantining
+from .orders.approvals import Approvals
+from .orders.demanded_holds import REASON as HOLD_DEMANDED
+from .orders.demanded_holds import DemandedHolds
+from .orders.quarantine import Quarantine, quarantining
 from .state import State, as_action
 
 

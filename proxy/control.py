@@ -32,7 +32,6 @@ from ..formats import base64url
 from ..formats.errors import LictorError, UsageError
 from ..formats.jws import Signer
 from ..formats.keys import read_closed
-from .apart import Apart
 from .channel import Frames
 from .config import Config
 from .deciding import Deciding
@@ -40,13 +39,14 @@ from .description import SelfDescription
 from .desk import Desk
 from .evidence_key import EvidenceKey
 from .installed import package_changed
-from .orders import demanded, erasing
+from .orders.catalogue import demanded, erasing
+from .outside.apart import Apart
+from .outside.transparency import Transparency
 from .policies import policies_for
 from .ports import wait_until_free
 from .reload import BindingsOnDisk
 from .state import State
 from .tools import Tools
-from .transparency import Transparency
 
 log = logging.getLogger(__name__)
 

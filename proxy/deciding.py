@@ -13,16 +13,16 @@ from ..evidence.held import MONITOR, MONITOR_GONE, Holds
 from ..evidence.ledger import Ledger
 from ..evidence.sqlite_store import SqliteReader
 from ..evidence.store import Reader
-from .approvals import Approvals
 from .authority import Authority
 from .config import Config
-from .decisions import Decisions
-from .demanded_holds import DemandedHolds
-from .interventions import Interventions
-from .operator import Operator
-from .order_listener import OrderListener
-from .orders import Order, decided, intervening
-from .quarantine import Quarantine
+from .orders.approvals import Approvals
+from .orders.catalogue import Order, decided, intervening
+from .orders.decisions import Decisions
+from .orders.demanded_holds import DemandedHolds
+from .orders.interventions import Interventions
+from .orders.listener import OrderListener
+from .orders.operator import Operator
+from .orders.quarantine import Quarantine
 from .state import State
 
 

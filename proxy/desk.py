@@ -17,8 +17,8 @@ from ..evidence.entry import InboundDraft, OutcomeDraft, Receipt, Tokens
 from ..evidence.recorder import Recorder
 from ..evidence.runs import Common, parse_common, parse_run
 from ..formats.errors import LictorError
-from .apart import Apart
 from .channel import Frames
+from .outside.apart import Apart
 from .packing import unpack
 
 log = logging.getLogger(__name__)

@@ -21,6 +21,12 @@ MAY_IMPORT = {
     "cli": GROUND | {"engine", "addons", "proxy", "verifier", "examples"},
     "examples": set(),
 }
+ROOMS = {
+    "orders": {"orders", "config"},
+    "outside": {"outside", "config", "webhook_settings"},
+    "sidecar": {"sidecar"},
+}
+"""The rooms of proxy/, and what of proxy/ each may import."""
 MODULES = sorted(p.relative_to(ROOT) for folder in MAY_IMPORT for p in (ROOT / folder).rglob("*.py"))
 
 
@@ -61,6 +67,17 @@ def resolve(parts: tuple[str, ...]) -> Path | None:
             if (ROOT / candidate).is_file() and candidate in MODULES:
                 return candidate
     return None
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_stands_apart(room: str) -> None:
+    modules = [m for m in MODULES if m.parts[:2] == ("proxy", room)]
+    assert modules
+    for module in modules:
+        known = {parts[1] for parts in imported(module) if parts[:1] == ("proxy",)}
+        assert known <= ROOMS[room], f"{module} imports {sorted(known - ROOMS[room])}"
+        if room == "sidecar":
+            assert {parts[0] for parts in imported(module)} <= {"proxy", "certs", "formats"}, module
 
 
 def test_there_is_no_circle() -> None:

@@ -22,7 +22,7 @@ from lictor.evidence.sqlite_store import SqliteStore
 from lictor.formats.keys import KeySigner
 from lictor.proxy import loop
 from lictor.proxy.config import Config, load
-from lictor.proxy.reporting import Reporting
+from lictor.proxy.outside.reporting import Reporting
 
 from ..end_to_end.world import free_port
 from ..pushed import Pusher

@@ -18,7 +18,7 @@ import pytest
 from end_to_end.world import Monitor, Outside, binding, target
 
 from lictor.certs.contexts import client_context
-from lictor.proxy.sidecar import MonitorAddress, Sidecar
+from lictor.proxy.sidecar.sidecar import MonitorAddress, Sidecar
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed") if "CI" not in os.environ else __import__("grpc")
 

@@ -21,11 +21,11 @@ from lictor.evidence.sqlite_store import SqliteStore
 from lictor.evidence.state import Judged
 from lictor.formats.errors import UsageError
 from lictor.formats.keys import KeySigner
-from lictor.proxy import demanded_holds
-from lictor.proxy.approvals import MOST, Approvals
 from lictor.proxy.authority import Authority
-from lictor.proxy.demanded_holds import DemandedHolds
-from lictor.proxy.quarantine import Quarantine, quarantining
+from lictor.proxy.orders import demanded_holds
+from lictor.proxy.orders.approvals import MOST, Approvals
+from lictor.proxy.orders.demanded_holds import DemandedHolds
+from lictor.proxy.orders.quarantine import Quarantine, quarantining
 
 A, B = "spiffe://e.example/agent/a", "spiffe://e.example/agent/b"
 MONITOR = "spiffe://e.example/monitor/m"

@@ -1,0 +1,1 @@
+"""What a running monitor says to others beside the traffic: its log, its evidence, and what happens."""
