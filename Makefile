@@ -20,9 +20,10 @@ lint: .venv/ready
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 
-# mypy wants the package under its own name, whatever the checkout's folder is called.
+# mypy wants the package under its own name, whatever the checkout's folder is called. What no test runs is checked too.
 types: .venv/ready
-	@MYPYPATH=.venv/source .venv/bin/mypy $(addprefix -p lictor.,$(PACKAGES))
+	@MYPYPATH=.venv/source .venv/bin/mypy $(addprefix -p lictor.,$(PACKAGES)) -p tests.benchmarks
+	@MYPYPATH=.venv/source:tests .venv/bin/mypy -p torture
 
 test-only: .venv/ready
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal tests

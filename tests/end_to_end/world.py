@@ -35,7 +35,7 @@ START_S = 30
 WAIT_S = 15
 
 
-def until[T](ask: Callable[[], T], timeout: float = WAIT_S, what: str = "") -> T:
+def until[T](ask: Callable[[], T | None], timeout: float = WAIT_S, what: str = "") -> T:
     """What `ask` returns, once it is true. Fails after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (found := ask()):
@@ -141,7 +141,7 @@ class Server:
 
             def handle_any(self) -> None:
                 if client_ca is not None:
-                    server.clients.append(self.connection.getpeercert())  # type: ignore[attr-defined]
+                    server.clients.append(self.connection.getpeercert())
                 server.take(self)
 
             do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = handle_any
