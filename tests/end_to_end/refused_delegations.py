@@ -185,7 +185,7 @@ REFUSED: dict[str, tuple[Make, str, str]] = {
         "ect_invalid",
         "does not belong to its key",
     ),
-    "a signature cut off": (text(lambda m, claims: m.sign(claims, ECT)[:-4]), "ect_invalid", "not base64url"),
+    "a signature cut off": (text(lambda m, claims: m.sign(claims, ECT)[:-5]), "ect_invalid", "not base64url"),
     "claims of another token": (text(spliced), "ect_invalid", "the signature is wrong"),
     # One kind of token for another.
     "a BET for a node": (

@@ -64,11 +64,15 @@ class Place:
         return found
 
     def witnessed(self) -> dict[str, Any]:
-        """Once both witnesses signed the end of the log."""
-        return until(
-            lambda: (h := self.health()) and all(w["cosigned"] == h["size"] > 0 for w in h["witnesses"]) and h,
-            what="both witnesses signed",
-        )
+        """Once both witnesses signed the end of the log, and what they signed is served."""
+
+        def signed() -> dict[str, Any] | None:
+            health = self.health()
+            if not all(w["cosigned"] == health["size"] > 0 for w in health["witnesses"]):
+                return None
+            return health if self.get("/checkpoint").text.split("\n")[1] == str(health["size"]) else None
+
+        return until(signed, what="both witnesses signed")
 
     def verify(self, file: Path, *more: str | Path) -> tuple[int, dict[str, Any]]:
         done = lictor("log", "verify", file, "--trust", self.monitor.domain.identity_ca, *more, "--json")
