@@ -49,6 +49,12 @@ def federated(base: Path, tables: Iterable[dict[str, str]], own: str) -> tuple[F
     return tuple(found.values())
 
 
+def partners_among(tables: Iterable[Federated], named: Iterable[str]) -> tuple[Federated, ...]:
+    """Those of whose trust domain a SPIFFE ID, or a pattern, is that is named."""
+    domains = {name.removeprefix("spiffe://").partition("/")[0] for name in named}
+    return tuple(one for one in tables if one.trust_domain in domains)
+
+
 def check_known(name: str, key: str, domains: Container[str]) -> None:
     """Raises UsageError unless a SPIFFE ID, or a pattern, that is the value of `key` is of one of these trust domains.
 

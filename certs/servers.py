@@ -11,24 +11,39 @@ from ..formats.spiffe import is_named
 from .authority import pem
 from .contexts import trust_partners
 from .identities import Identities
-from .partners import Federated, Partners
+from .partners import Federated, Partners, partners_among
 from .revocation import RevocationList
+
+_UNKNOWN_CA = {18, 19, 20}
+"""X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, …_SELF_SIGNED_CERT_IN_CHAIN, …_UNABLE_TO_GET_ISSUER_CERT_LOCALLY."""
+
+
+def why_not(error: BaseException) -> str:
+    """Why a server was not reached, in words, with the mend where no CA is known that vouches for it."""
+    if isinstance(error, ssl.SSLCertVerificationError) and getattr(error, "verify_code", 0) in _UNKNOWN_CA:
+        return "its certificate is of no CA that is known; of another trust domain its bundle is needed (--bundle)"
+    return str(error)
 
 
 class ExpectedServer:
-    """`accepted` is a SPIFFE ID, or ends with `/*` and stands for everything below.
+    """`accepted` are SPIFFE IDs; one that ends with `/*` stands for everything below.
 
-    It may be one of another trust domain if there is a bundle of that among `partners`; of these no other counts.
+    They may be of other trust domains if there are bundles of these among `partners`; no other bundle counts.
     """
 
     def __init__(
-        self, accepted: str, trust_domain: str, ca: Path, crl: Path, partners: tuple[Federated, ...] = ()
+        self,
+        accepted: str | tuple[str, ...],
+        trust_domain: str,
+        ca: Path,
+        crl: Path,
+        partners: tuple[Federated, ...] = (),
     ) -> None:
         """Raises VerificationError for the revocation list."""
         self.seen = ""
         """The SPIFFE ID of the server that was found to be the one expected last."""
-        self._accepted = accepted
-        its = tuple(one for one in partners if accepted.startswith(f"spiffe://{one.trust_domain}/"))
+        self._accepted = (accepted,) if isinstance(accepted, str) else accepted
+        its = partners_among(partners, self._accepted)
         self._trust_domain = its[0].trust_domain if its else trust_domain
         revoked = RevocationList(crl, ca.read_bytes())
         self._partners = Partners(revoked.ca, its) if its else None
@@ -38,14 +53,14 @@ class ExpectedServer:
         """The SPIFFE ID of the server with this certificate. Raises VerificationError if it is not the one expected."""
         if der is None:
             raise VerificationError("the server has shown no certificate")
-        found = self._identities.server(der, datetime.datetime.now(datetime.UTC)).spiffe_id
-        if not is_named((self._accepted,), found):
-            raise VerificationError(f"the server is {found}, expected {self._accepted}")
-        self.seen = found
-        return found
+        found = self._identities.server(der, datetime.datetime.now(datetime.UTC))
+        if not is_named(self._accepted, found.spiffe_id):
+            raise VerificationError(f"the server is {found.spiffe_id}, expected {' or '.join(self._accepted)}")
+        self.seen, self._trust_domain = found.spiffe_id, found.trust_domain
+        return self.seen
 
     def ca_pem(self) -> bytes:
-        """The CA that vouches for it, and for its evidence keys. Raises VerificationError if there is none now."""
+        """The CA that vouches for the server seen, and for its evidence keys. Raises VerificationError without one."""
         self._identities.refresh(self._trust_domain)
         return pem(self._identities.ca(self._trust_domain))
 

@@ -23,7 +23,7 @@ from .log_options import FILE
 from .log_view import plain
 from .output import console, errors, json_option, print_json, print_or_write
 from .remote import UNREACHABLE, Auditor, auditor_options, named_in, sources
-from .trusted import ca_option, find_trust, trust_options
+from .trusted import find_trust, trust_options
 
 _LOGS = click.argument("logs", metavar="FILE|LEDGER|URL…", nargs=-1, required=True)
 _COLOURS = {"intact": "green", "bad": "red", "prefix_only": "yellow", "gap": "yellow", "missing": "yellow"}
@@ -62,7 +62,7 @@ def command() -> None:
     help="A tree in the terminal; or a drawing for Graphviz, for Mermaid, as SVG, or as one HTML file.",
 )
 @click.option("--out", type=FILE, help="Write the drawing here, not to standard output.")
-@ca_option
+@trust_options
 @auditor_options
 @json_option
 @click.pass_context
@@ -73,6 +73,7 @@ def show(
     out: Path | None,
     trust: Path | None,
     config: Path,
+    bundles: tuple[Path, ...],
     auditor: Auditor,
     as_json: bool,
 ) -> None:
@@ -82,7 +83,7 @@ def show(
     """
     if form == "tree" and out is not None:
         raise UsageError("--out goes with --format dot, mermaid, svg or html")
-    with sources(logs, trust, config, auditor) as found:
+    with sources(logs, trust, config, bundles, auditor) as found:
         chain = read_chain(source.path for source in found if source.path is not None)
     chain.problems = [replace(one, what=named_in(one.what, found)) for one in chain.problems]
     chain.problems += [Problem("missing", f"log {source.name}: {source.problem}") for source in found if source.problem]
@@ -124,7 +125,7 @@ def verify(
     API of a running monitor (https://HOST:PORT), which must let you have its log (api.auditors).
     """
     trusted = find_trust(trust, config, bundles)
-    with sources(logs, trust, config, auditor) as found, errors.status(Text("verifying")):
+    with sources(logs, trust, config, bundles, auditor) as found, errors.status(Text("verifying")):
         paths = [source.path for source in found if source.path is not None]
         reports = {s.name: verify_log(s.path, trusted.ca_pem) for s in found if s.path is not None}
         chain = verify_chain(paths, trusted.ca_pem, trusted.jwks)

@@ -172,7 +172,7 @@ def verify(
     policy = read_policy(witnesses, quorum)
     log = named or str(find_ledger(config, ledger))
     ca = find_trust(trust, config, bundles).ca_pem
-    with sources([log], trust, config, auditor) as (source,):
+    with sources([log], trust, config, bundles, auditor) as (source,):
         if source.path is None:
             if as_json:
                 print_json({"ok": False, "file": log, "verdict": "missing", "problem": {"what": source.problem}})

@@ -97,7 +97,7 @@ def verify(
     code = 0
     try:
         if is_url(source):
-            found = _asked(source, Asking(trust, config, Auditor(identity, cert, key, 0)), ca_pem)
+            found = _asked(source, Asking(trust, config, bundles, Auditor(identity, cert, key, 0)), ca_pem)
         elif holds_evidence(Path(source)):
             found, code = _of_log(Path(source), ca_pem)
         else:

@@ -22,12 +22,14 @@ import click
 from cryptography import x509
 
 from ..certs.anchors import trust_domain_of
+from ..certs.bundle import read_bundle
 from ..certs.contexts import client_context
+from ..certs.partners import Federated
 from ..certs.servers import ExpectedServer
 from ..formats.errors import UsageError, VerificationError
-from ..proxy.config import load
 from ..verifier.fetching import Unreachable, check_url, fetch
 from .output import progress_bar
+from .trusted import NO_TRUST, named_trust
 
 _FILE = click.Path(path_type=Path)
 _GIB = 1 << 30
@@ -76,10 +78,13 @@ def auditor_options[F: Callable[..., Any]](command: F) -> Callable[..., Any]:
 
 
 @contextmanager
-def sources(named: Iterable[str], trust: Path | None, config: Path, auditor: Auditor) -> Iterator[list[Source]]:
+def sources(
+    named: Iterable[str], trust: Path | None, config: Path, bundles: Iterable[Path], auditor: Auditor
+) -> Iterator[list[Source]]:
     """The logs that are named, for as long as the context lasts.
 
-    `trust` is the identity CA's certificate in the directory of the trust domain; without it the configuration's.
+    `trust` is the identity CA's certificate in the directory of the auditor's trust domain, `bundles` are those of
+    others whose monitors are asked; without `trust` also the configuration's.
     Raises UsageError, and VerificationError for a monitor that serves what is not its log.
     """
     names = tuple(named)
@@ -87,7 +92,7 @@ def sources(named: Iterable[str], trust: Path | None, config: Path, auditor: Aud
     if not urls:
         yield [Source(name, Path(name)) for name in names]
         return
-    asking = Asking(trust, config, auditor)
+    asking = Asking(trust, config, bundles, auditor)
     with _ended_in_order(), tempfile.TemporaryDirectory(prefix="lictor-") as folder:
         found = {}
         for number, (name, url) in enumerate(urls.items()):
@@ -109,15 +114,16 @@ def named_in(text: str, found: Iterable[Source]) -> str:
 
 
 class Asking:
-    """Asks the APIs of monitors of one trust domain."""
+    """Asks the APIs of monitors: of the auditor's trust domain, and of those of the bundles, each by its own CA."""
 
-    def __init__(self, trust: Path | None, config: Path, auditor: Auditor) -> None:
+    def __init__(self, trust: Path | None, config: Path, bundles: Iterable[Path], auditor: Auditor) -> None:
         """Raises UsageError for what is missing."""
         if (auditor.cert is None) != (auditor.key is None):
             raise UsageError("--cert and --key go together; one of them is missing")
-        if trust is None and not config.exists():
-            raise UsageError(f"name the identity CA's certificate with --trust CA.PEM (there is no {config})")
-        self._ca = trust if trust is not None else load(config).identity.trust / "identity-ca.pem"
+        ca, self._bundles = named_trust(trust, config, bundles)
+        if ca is None:
+            raise UsageError(NO_TRUST.format(config))
+        self._ca = ca
         files = self._ca.parent / "agents" / auditor.identity
         self._cert, self._key = auditor.cert or files / "cert.pem", auditor.key or files / "key.pem"
         if not self._cert.is_file():
@@ -128,11 +134,16 @@ class Asking:
         """How to ask, and who may answer. Raises UsageError for files that cannot be used."""
         try:
             crl = self._ca.parent / "crl.pem"
-            trust_domain = trust_domain_of(x509.load_pem_x509_certificate(self._ca.read_bytes()))
-            expected = ExpectedServer(f"spiffe://{trust_domain}/monitor/*", trust_domain, self._ca, crl)
+            own = trust_domain_of(x509.load_pem_x509_certificate(self._ca.read_bytes()))
+            others = tuple(Federated(read_bundle(path).trust_domain, path) for path in self._bundles)
+            accepted = (f"spiffe://{name}/monitor/*" for name in (own, *(one.trust_domain for one in others)))
+            partners = tuple(one for one in others if one.trust_domain != own)
+            expected = ExpectedServer(tuple(dict.fromkeys(accepted)), own, self._ca, crl, partners)
         except (OSError, ValueError, VerificationError) as e:
             raise UsageError(f"the trust domain of {self._ca} cannot be used: {e}") from None
-        return client_context(self._ca, self._cert, self._key), expected
+        context = client_context(self._ca, self._cert, self._key)
+        expected.trust(context)
+        return context, expected
 
     def fetch(self, name: str, url: str, path: Path) -> Source:
         """Raises UsageError, and VerificationError for what is not the log of the monitor there."""

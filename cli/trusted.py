@@ -15,6 +15,7 @@ from ..formats.errors import UsageError, VerificationError
 from ..proxy.config import load
 
 _FILE = click.Path(path_type=Path)
+NO_TRUST = "name the identity CA's certificate with --trust CA.PEM (there is no {})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +48,25 @@ def trust_options[F: Callable[..., object]](command: F) -> F:
     return ca_option(bundle_option(command))
 
 
+def named_trust(trust: Path | None, config: Path, bundles: Iterable[Path]) -> tuple[Path | None, list[Path]]:
+    """The identity CA's certificate and the bundles; without `trust` also those of the configuration, if it is there.
+
+    Raises UsageError for a configuration that cannot be used.
+    """
+    if trust is not None or not config.exists():
+        return trust, [*bundles]
+    settings = load(config)
+    return settings.identity.trust / "identity-ca.pem", [*bundles, *(one.bundle for one in settings.federation)]
+
+
 def find_trust(trust: Path | None, config: Path, bundles: Iterable[Path]) -> Trusted:
     """What was named; without `trust` also the CA and the bundles of the configuration, if that is there.
 
     Raises UsageError if nothing was, for a file that cannot be used, and for two CAs of one trust domain.
     """
-    named = list(bundles)
-    if trust is None and config.exists():
-        settings = load(config)
-        trust = settings.identity.trust / "identity-ca.pem"
-        named += [one.bundle for one in settings.federation]
-    elif trust is None and not named:
-        raise UsageError(f"name the identity CA's certificate with --trust CA.PEM (there is no {config})")
+    trust, named = named_trust(trust, config, bundles)
+    if trust is None and not named:
+        raise UsageError(NO_TRUST.format(config))
     try:
         found = [read_bundle(path) for path in named]
         pem = b"".join([_read_ca(trust), *(bundle.ca_pem for bundle in found)])

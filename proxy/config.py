@@ -12,7 +12,7 @@ from ..bindings.subjects import check_subject
 from ..bindings.target import Target
 from ..certs.callers import Listener
 from ..certs.domain import TrustDomain
-from ..certs.partners import Federated, check_known, federated
+from ..certs.partners import Federated, check_known, federated, partners_among
 from ..evidence.store import Durability
 from ..formats.canonical import digest
 from ..formats.cosignature import CheckpointPolicy, Witness
@@ -100,10 +100,7 @@ class EvidenceSettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """`entries`: whether the API serves the entries themselves and not only their hashes.
-
-    `auditors` are the SPIFFE IDs, or patterns of them, that may have the whole log.
-    """
+    """Whether the API serves the `entries` and not only their hashes; who (patterns) may have the whole log."""
 
     entries: bool
     auditors: tuple[str, ...]
@@ -189,14 +186,14 @@ class Config:
         return self.identity.trust / "monitors" / self.monitor.name
 
     def listener(self, name: str) -> Listener:
-        """What the listener on `listen.<name>` shows and whom it lets in, of partners the Verifier if it is theirs."""
+        """What the listener on `listen.<name>` shows and whom it lets in; of partners our Verifier, and auditors."""
         files, trust = self.monitor_dir, self.identity.trust
         pem = files / "cert.pem", files / "key.pem", trust / "identity-ca.pem", trust / "crl.pem"
         partners, named = self.federation, None
         if name not in FOR_PARTNERS:
-            verifier = self.verifier.name if self.verifier is not None else ""
-            partners = tuple(one for one in partners if verifier.startswith(f"spiffe://{one.trust_domain}/"))
-            named = (verifier,)
+            verifier = (self.verifier.name,) if self.verifier is not None else ()
+            named = (*verifier, *(self.api.auditors if name == "api" else ()))
+            partners = partners_among(self.federation, named)
         return Listener(f"listen.{name}", *pem, self.monitor.trust_domain, partners, named)
 
     def catalog(self) -> Catalog:
@@ -259,7 +256,7 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
             retention_days=evidence.get("retention_days"),
             signer=base / evidence["signer"].removeprefix("unix:") if "signer" in evidence else None,
         ),
-        api=_api(document.get("api", {})),
+        api=_api(document.get("api", {}), domains),
         witnessing=_witnessing(base, document),
         webhooks=webhooks(base, document.get("webhook", []), trust / "monitors" / monitor.name),
         verifier=verifier,
@@ -285,11 +282,14 @@ def _build(path: Path, document: dict[str, Any]) -> Config:
     )
 
 
-def _api(table: dict[str, Any]) -> ApiSettings:
-    try:
-        return ApiSettings(table.get("entries", False), tuple(map(check_subject, table.get("auditors", ()))))
-    except UsageError as e:
-        raise UsageError(f"api.auditors: {e}") from None
+def _api(table: dict[str, Any], domains: set[str]) -> ApiSettings:
+    for pattern in (auditors := tuple(table.get("auditors", ()))):
+        try:
+            check_subject(pattern)
+        except UsageError as e:
+            raise UsageError(f"api.auditors: {e}") from None
+        check_known(pattern, "api.auditors", domains)
+    return ApiSettings(table.get("entries", False), auditors)
 
 
 def _canonical(value: Any) -> Any:

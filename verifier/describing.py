@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from ..certs.evidence_keys import EvidenceKeys, evidence_jwk
+from ..certs.servers import why_not
 from ..evidence import description
 from ..evidence.description import Description
 from ..formats import jws
@@ -64,7 +65,7 @@ def ask_monitor(url: str, context: ssl.SSLContext, check_server: Callable[[bytes
         answer = connection.getresponse()
         data = answer.read(MAX_TOKEN + 1)
     except (OSError, http.client.HTTPException) as e:
-        raise Unanswered(f"the monitor at {url} does not answer: {e}") from None
+        raise Unanswered(f"the monitor at {url} does not answer: {why_not(e)}") from None
     finally:
         connection.close()
     said = data[:200].decode("utf-8", "replace").strip()

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import aiohttp
 
-from ..certs.servers import ExpectedServer
+from ..certs.servers import ExpectedServer, why_not
 from ..evidence.export import Header, read_header
 from ..formats.errors import FormatError, LictorError, VerificationError
 from .urls import https_address
@@ -73,7 +73,8 @@ async def fetch(
             except TimeoutError:
                 raise Unreachable(f"{url} does not answer in time") from None
             except (aiohttp.ClientError, OSError, zlib.error) as e:
-                raise Unreachable(f"{url} cannot be reached, or broke off: {_printable(str(e))}") from None
+                cause = e.certificate_error if isinstance(e, aiohttp.ClientConnectorCertificateError) else e
+                raise Unreachable(f"{url} cannot be reached, or broke off: {_printable(why_not(cause))}") from None
     raise AssertionError("the last one returns or raises")
 
 

@@ -1,6 +1,7 @@
 """The log for outsiders, read-only: checkpoint and tiles (c2sp.org/tlog-tiles), keys, what the monitor is, health.
 
-A listener of its own in the control process (`certs.callers`), for every identity of the trust domain. The files are
+A listener of its own in the control process (`certs.callers`), for every identity of the trust domain; of partners for
+auditors and the Verifier that the configuration names, who are not told how the monitor fares. The files are
 read in one thread through a connection of its own, so what is asked here never waits in the ledger's way; when too
 much waits for that thread, more is refused with 503. The whole log is for auditors (`exporting`).
 """
@@ -18,13 +19,13 @@ from typing import Any
 
 from aiohttp import web
 
-from ...certs.callers import Callers
+from ...certs.callers import CALLER, Callers
 from ...evidence import description
 from ...evidence.description import newest_token
 from ...evidence.sqlite_store import SqliteReader
 from ...evidence.tiles import Tile, read_tile
 from ...formats import strict_json
-from ...formats.errors import FormatError
+from ...formats.errors import FormatError, VerificationError
 from ..config import Config
 from .exporting import Exporting
 
@@ -118,6 +119,8 @@ class Api:
         return web.Response(body=token.encode(), headers=headers)
 
     async def _healthz(self, request: web.Request) -> web.Response:
+        if not request[CALLER].startswith(f"spiffe://{self._config.monitor.trust_domain}/"):
+            raise VerificationError("this is for the monitor's own trust domain")
         head = await self._read(self._reader.head)
         body = {"status": "ok", "size": head.size if head is not None else 0, **self._health()}
         return web.json_response(body, headers={"Cache-Control": "no-store"})

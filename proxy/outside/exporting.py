@@ -3,7 +3,8 @@
 What is sent is what `lictor log export` writes at this moment: everything under one checkpoint, while the log goes on.
 It is read in blocks, each in a transaction of its own, by one thread that pauses after each for as long as that took,
 so that neither the ledger nor the clearing of its write-ahead log ever waits for a reader. A few at a time, one of each
-auditor; an auditor who does not read is let go. What was broken off is asked for anew, from the beginning.
+auditor, or of all that are of one partner; an auditor who does not read is let go. What was broken off is asked for
+anew, from the beginning.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ...certs.callers import CALLER
 from ...evidence.export import cut, export_blocks
 from ...evidence.sqlite_store import SqliteReader
 from ...formats.errors import LedgerError
+from ...formats.spiffe import SpiffeId
 from ..config import Config
 
 log = logging.getLogger(__name__)
@@ -61,19 +63,24 @@ class Exporting:
             headers["Content-Encoding"] = "gzip"
         answer = web.StreamResponse(headers=headers)
         answer.content_type = "application/jsonl"
-        with self._turn(auditor):
+        with self._turn(self._holder(auditor)):
             await self._send(request, answer, packed)
         return answer
 
+    def _holder(self, auditor: str) -> str:
+        """Whose turn it is: a partner names as many identities as it likes."""
+        domain = SpiffeId.parse(auditor).trust_domain
+        return auditor if domain == self._config.monitor.trust_domain else domain
+
     @contextmanager
-    def _turn(self, auditor: str) -> Iterator[None]:
-        if auditor in self._asking or len(self._asking) >= EXPORTS:
+    def _turn(self, holder: str) -> Iterator[None]:
+        if holder in self._asking or len(self._asking) >= EXPORTS:
             raise web.HTTPServiceUnavailable(text="another export is under way\n", headers={"Retry-After": "5"})
-        self._asking.add(auditor)
+        self._asking.add(holder)
         try:
             yield
         finally:
-            self._asking.discard(auditor)
+            self._asking.discard(holder)
 
     async def _send(self, request: web.Request, answer: web.StreamResponse, packed: bool) -> None:
         """Raises LedgerError before anything was sent; afterwards the answer ends without its end, and shows it."""

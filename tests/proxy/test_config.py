@@ -48,6 +48,7 @@ BROKEN = {
     "evidence-without-tls": ["target[0].evidence"],
     "monitor-no-spiffe-id": ["target[0].monitor"],
     "evidence-listener-without-ingress": ["listen.evidence", "listen.ingress, which is missing"],
+    "auditor-of-an-unknown-domain": ["api.auditors", "partner.example, whose CA is not known", "[[federation]]"],
     "two-identities-on-one-authority": ["target[0] and target[1]", "a.example"],
     "not-toml": ["is not TOML"],
     "section-twice": ["is not TOML"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ import aiohttp
 import pytest
 from end_to_end.world import free_port
 
+from lictor.certs.bundle import make_bundle
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import evidence_jwk
 from lictor.evidence import export
@@ -56,8 +58,10 @@ class Served:
         with closing(SqliteReader(self.path)) as reader:
             return b"".join(export_lines(reader))
 
-    async def open(self, agent: str = "auditor", encoding: str = "gzip") -> aiohttp.ClientResponse:
-        files = self.domain.agent(agent)
+    async def open(
+        self, agent: str = "auditor", encoding: str = "gzip", of: TrustDomain | None = None
+    ) -> aiohttp.ClientResponse:
+        files = (of or self.domain).agent(agent)
         context = ssl.create_default_context(cafile=str(self.domain.identity_ca))
         context.load_cert_chain(files.cert, files.key)
         connector = aiohttp.TCPConnector(socket_factory=_little_room)
@@ -171,6 +175,32 @@ async def test_a_few_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) ->
     await served.session.close()
     monkeypatch.setattr(exporting, "EXPORTS", 1)
     assert [(await served.get())[0] for _ in range(2)] == [200, 200]
+
+
+async def test_the_auditors_of_a_partner_have_one_turn_together(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It names as many as it likes; own auditors, each with a turn of its own, get theirs meanwhile."""
+    monkeypatch.setattr(exporting, "PAUSE_S", 0)
+    partner = TrustDomain.create(tmp_path / "partner", "partner.example")
+    for name in ("one", "two"):
+        partner.add_agent(name)
+    bundle = tmp_path / "partner.json"
+    bundle.write_text(json.dumps(make_bundle(partner)))
+    named = '"spiffe://partner.example/agent/*", "spiffe://export.test/agent/auditor"'
+    federation = f'[[federation]]\ntrust_domain = "partner.example"\nbundle = "{bundle}"\n'
+    served = await serve(0, f"[api]\nauditors = [{named}]\n{federation}")
+    for _ in range(40):
+        served.ledger.add({"filling": "x" * 500_000})
+    await served.ledger.commit()
+    one = await served.open("one", "identity", partner)
+    first = served.session
+    two = await served.open("two", "identity", partner)
+    assert (one.status, two.status) == (200, 503)
+    await served.session.close()
+    assert (await served.open("auditor", "identity")).status == 200
+    await served.session.close()
+    await first.close()
 
 
 async def test_what_is_erased_meanwhile_breaks_it_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
