@@ -1,4 +1,4 @@
-"""Reads the log of one monitor by its API (`proxy/api`: checkpoint, tiles, keys), over mutual TLS.
+"""Reads the log of one monitor by its API (`proxy/outside/api`: checkpoint, tiles, keys), over mutual TLS.
 
 What comes is bounded and nothing of it is believed: checkpoints are verified by keys that the CA vouches for, tiles by
 the tree that was signed (`tiles`).

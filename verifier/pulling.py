@@ -1,4 +1,4 @@
-"""Asks monitors for evidence, up to now or over a window of the past: the order `bet` (`proxy/order_listener`).
+"""Asks monitors for evidence, up to now or over a window of the past: the order `bet` (`proxy/orders/listener`).
 
 The monitor issues BETs on demand over that time, and pushes them like every other; the Verifier waits until they have
 come. A monitor whose log knows nothing of an agent has nothing to add; one that does not answer is named in the result.

@@ -1,4 +1,4 @@
-"""What may be ordered of a running monitor, by name: by its own user (`operator`), or from afar (`order_listener`)."""
+"""What may be ordered of a running monitor, by name: by its own user (`operator`), or from afar (`listener`)."""
 
 from __future__ import annotations
 
