@@ -16,7 +16,7 @@ from cryptography import x509
 
 from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
 from ..formats.jws import PublicKey
-from ..formats.spiffe import parse_trust_domain
+from ..formats.spiffe import parse_trust_domain, trust_domain
 from ..formats.watched import Watched
 from .anchors import check_apart, trust_domain_of
 from .bundle import Bundle, read_bundle
@@ -60,7 +60,7 @@ def check_known(name: str, key: str, domains: Container[str]) -> None:
 
     They are those whose CA is known.
     """
-    domain = name.removeprefix("spiffe://").partition("/")[0]
+    domain = trust_domain(name)
     if domain not in domains:
         raise UsageError(
             f"{key}: {name} is of the trust domain {domain}, whose CA is not known: name its trust bundle in "
@@ -179,8 +179,8 @@ class Partners:
 
     def speaks_for(self, spiffe_id: str) -> bool:
         """Whether this is a SPIFFE ID of a partner."""
-        return spiffe_id.removeprefix("spiffe://").partition("/")[0] in self._watched
+        return trust_domain(spiffe_id) in self._watched
 
     def resolve(self, kid: str, iss: str, at: float | None = None) -> PublicKey:
         """The evidence key `kid` of a partner's monitor. Raises VerificationError (see `EvidenceKeys.resolve`)."""
-        return self.now(iss.removeprefix("spiffe://").partition("/")[0]).evidence.resolve(kid, iss, at)
+        return self.now(trust_domain(iss)).evidence.resolve(kid, iss, at)

@@ -159,6 +159,11 @@ class Lineage:
         self._refresh(strand, now)
         return strand.node, strand.peer or ""
 
+    @property
+    def busy(self) -> bool:
+        """Whether a delegation is open."""
+        return bool(self._open)
+
     def named(self, jti: str) -> tuple[str, ...]:
         """The open delegations that this node is of, by the nodes with which they began."""
         found = [begun for begun, strand in self._open.items() if jti == begun or jti in strand.jtis]

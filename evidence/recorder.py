@@ -80,7 +80,7 @@ class Recorder:
         self._state = state
         self._holds = holds or Holds(ledger)
         self._issuer = Issuer(ledger, signer, monitor_id, tuple(audience) or (monitor_id,))
-        self._agents = Agents(ledger, self._issuer, policies_for, interval, jitter)
+        self._agents = Agents(ledger, stored, self._issuer, policies_for, interval, jitter)
         self._awaited = Awaited(ledger)
         self.take_over = self._awaited.take_over
         self._revoked = Revoked(ledger, stored, monitor_id)
@@ -127,6 +127,7 @@ class Recorder:
             await self._ledger.commit()
             told(seq)
             resolution = await waiting
+            agent = self._agents.get(draft.agent_id)
         resolution, behaviors = settle(held, resolution, again(self._ledger.now()))
         goes_out = resolution.allows and not arrives(draft)
         node: Minted | None = None
@@ -324,6 +325,7 @@ class Recorder:
         """Issue what is due; call it about once a second."""
         self._agents.tick()
         await self._ledger.commit()
+        self._agents.committed()
 
     async def reload(self) -> None:
         """The policies changed: end the windows of those that changed or apply no longer, begin those of new ones."""
@@ -370,7 +372,7 @@ class Recorder:
 
     def _restore(self, stored: Reader) -> None:
         """Take up the open windows, and say of what was under way that nobody knows how it ended."""
-        self._agents.restore(stored)
+        self._agents.restore()
         for seq, action in left_open(stored).items():
             self._add_outcome(action, unknown(seq, MONITOR_ENDED))
         self._awaited.anchor()

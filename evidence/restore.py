@@ -6,13 +6,13 @@ keeps the version and digest that its entries were judged by.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..formats import strict_json
 from .entry import needs_judgement
-from .store import Reader
-from .windows import ENDED, AgentWindows, PolicyInfo, Window
+from .store import Reader, WindowRow
+from .windows import ASIDE, ENDED, AgentWindows, PolicyInfo, Window
 
 Policies = Callable[[str], tuple[PolicyInfo, ...]]
 
@@ -33,15 +33,26 @@ def restore(stored: Reader, policies: Policies) -> dict[str, AgentWindows]:
 
 
 def _open_windows(stored: Reader, policies: Policies) -> dict[str, AgentWindows]:
-    found: dict[str, list[Window]] = {}
+    found: dict[str, list[WindowRow]] = {}
     for row in stored.windows():
-        if row.first_seq == ENDED:
-            continue
-        known = {policy.policy_id: policy for policy in policies(row.agent_id)}
-        policy = known.get(row.policy_id) or PolicyInfo(row.policy_id, "", "", {})
-        window = Window(row.agent_id, policy, row.start, row.first_seq, row.prev_bet)
-        found.setdefault(row.agent_id, []).append(window)
-    return {agent_id: AgentWindows(windows, 0.0) for agent_id, windows in found.items()}
+        if row.first_seq not in (ENDED, ASIDE):
+            found.setdefault(row.agent_id, []).append(row)
+    return {agent_id: AgentWindows(opened(policies(agent_id), rows), 0.0) for agent_id, rows in found.items()}
+
+
+def opened(policies: Iterable[PolicyInfo], rows: Iterable[WindowRow]) -> list[Window]:
+    """The windows of these rows, without entries; of a policy that applies no longer nothing is known but its name."""
+    known = {policy.policy_id: policy for policy in policies}
+    return [
+        Window(
+            row.agent_id,
+            known.get(row.policy_id) or PolicyInfo(row.policy_id, "", "", {}),
+            row.start,
+            row.first_seq,
+            row.prev_bet,
+        )
+        for row in rows
+    ]
 
 
 def severities_of(document: bytes) -> dict[str, str]:

@@ -27,6 +27,7 @@ from .store import (
 
 _MORE_COSIGNATURES = """ON CONFLICT (size) DO UPDATE SET note = excluded.note, cosignatures = excluded.cosignatures
                         WHERE excluded.cosignatures > cosignatures"""
+_WINDOWS = "SELECT agent_id, policy_id, start, first_seq, prev_bet FROM windows"
 _NODES = "SELECT jti, wid, agent_id, issuer, iat, parents, token, origin FROM nodes"
 _SCRUB_MS = 50
 _ERASED = "erased"
@@ -149,9 +150,9 @@ class SqliteReader:
         found = next(self._rows("SELECT wid FROM nodes WHERE jti = ?", jti), None)
         return list(self.nodes(found[0])) if found is not None else []
 
-    def windows(self) -> Iterator[WindowRow]:
-        sql = "SELECT agent_id, policy_id, start, first_seq, prev_bet FROM windows ORDER BY agent_id, policy_id"
-        yield from (WindowRow(*row) for row in self._rows(sql))
+    def windows(self, agent_id: str | None = None) -> Iterator[WindowRow]:
+        sql, values = (_WINDOWS, ()) if agent_id is None else (f"{_WINDOWS} WHERE agent_id = ?", (agent_id,))
+        yield from (WindowRow(*row) for row in self._rows(f"{sql} ORDER BY agent_id, policy_id", *values))
 
     def documents(self, kind: DocumentKind) -> Iterator[DocumentRow]:
         sql = "SELECT kind, id, CAST(data AS BLOB) FROM documents WHERE kind = ? ORDER BY number"

@@ -162,8 +162,8 @@ class Reader(Protocol):
     def known(self, wid: str, most: int) -> int:
         """How many nodes of that workflow or of none are known, counted up to `most`."""
 
-    def windows(self) -> Iterator[WindowRow]:
-        """The open windows."""
+    def windows(self, agent_id: str | None = None) -> Iterator[WindowRow]:
+        """The windows of all agents, or of one."""
 
     def documents(self, kind: DocumentKind) -> Iterator[DocumentRow]:
         """The documents of one kind."""

@@ -21,6 +21,8 @@ DEFAULT_POLICY = "urn:lictor:policy:default-deny"
 _BECAME = ("approved", "prevented")
 ENDED = -1
 """`first_seq` of the row of a window that was closed for good because its policy applies no longer."""
+ASIDE = -2
+"""`first_seq` of the row of an empty window that was put aside: nothing of its agent has come into the log since."""
 
 
 @dataclass(frozen=True, slots=True)

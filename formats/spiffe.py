@@ -42,6 +42,11 @@ class SpiffeId:
         return cls(trust_domain, "/" + path)
 
 
+def trust_domain(spiffe_id: str) -> str:
+    """That of a SPIFFE ID which is known to be one."""
+    return spiffe_id.removeprefix("spiffe://").partition("/")[0]
+
+
 def parse_trust_domain(text: str) -> str:
     """The name in `spiffe://<trust domain>`, the SPIFFE ID of a trust domain. Raises FormatError."""
     name = text.removeprefix("spiffe://")

@@ -1,10 +1,12 @@
 """Which agents are in quarantine: nothing they do is let out, and nothing is handed to them, until they are released.
 
-Every change is an entry of the log, and the set as it is then is kept in the store with that entry.
+Every change is an entry of the log, and the set as it is then is kept in the store with that entry. A partner can name
+as many agents as it likes, so what violations add is bounded: then all of its trust domain are in quarantine.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +18,11 @@ from ...evidence.entry import QUARANTINE, RELEASE, own_fields
 from ...evidence.ledger import Ledger
 from ...evidence.store import Reader
 from ...formats.errors import UsageError
+from ...formats.spiffe import trust_domain
 
 _META = "quarantine"
+MOST_OF_PARTNER = 1000
+"""Agents of another trust domain; with so many in quarantine, all of it are."""
 
 
 class Quarantine:
@@ -28,9 +33,10 @@ class Quarantine:
         self._monitor_id = monitor_id
         self._changed = changed
         self._agents: dict[str, dict[str, Any]] = orjson.loads(stored.meta(_META) or b"{}")
+        self._partners = self._held_whole()
 
     def __contains__(self, agent_id: str) -> bool:
-        return agent_id in self._agents
+        return agent_id in self._agents or (bool(self._partners) and trust_domain(agent_id) in self._partners)
 
     def agents(self) -> list[str]:
         return sorted(self._agents)
@@ -41,9 +47,12 @@ class Quarantine:
 
     def put(self, agent_id: str, by: str, why: str, cause: int | None = None) -> None:
         """Put an agent in quarantine; one that is there already stays as it is. `cause`: the entry of a violation."""
-        if agent_id in self._agents:
+        if agent_id in self._agents or (cause is not None and agent_id in self):
             return
         said: dict[str, Any] = {"by": by, "why": why, **({} if cause is None else {"cause": cause})}
+        self._agents[agent_id] = said
+        for partner in self._held_whole() - self._partners:
+            said["and_all_of"] = partner
         stamped = self._ledger.add(own_fields(self._monitor_id, QUARANTINE, {"agent": agent_id, **said}))
         self._agents[agent_id] = {**said, "entry": stamped.seq, "since": stamped.timestamp}
         self._keep()
@@ -56,7 +65,14 @@ class Quarantine:
         del self._agents[agent_id]
         self._keep()
 
+    def _held_whole(self) -> frozenset[str]:
+        """The trust domains of partners that are in quarantine as a whole."""
+        of = Counter(map(trust_domain, self._agents))
+        del of[trust_domain(self._monitor_id)]
+        return frozenset(domain for domain, agents in of.items() if agents >= MOST_OF_PARTNER)
+
     def _keep(self) -> None:
+        self._partners = self._held_whole()
         self._ledger.put_meta(_META, orjson.dumps(self._agents).decode())
         self._changed()
 

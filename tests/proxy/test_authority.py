@@ -83,6 +83,30 @@ async def test_quarantine_is_told_written_down_and_kept(world: World) -> None:
     await world.ledger.close()
 
 
+async def test_a_partner_of_whom_very_many_are_in_quarantine_is_in_it_as_a_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever it names next adds nothing; the own trust domain is left alone."""
+    monkeypatch.setattr("lictor.proxy.orders.quarantine.MOST_OF_PARTNER", 3)
+    partners = [f"spiffe://partner.example/agent/{n}" for n in range(4)]
+    world.open()
+    for n, agent in enumerate([*partners, *(f"spiffe://e.example/agent/{n}" for n in range(3))]):
+        assert (agent in world.quarantine) == (agent == partners[3]), "after the third"
+        world.quarantine.put(agent, "monitor", "x", n)
+    assert partners[3] not in world.quarantine.agents()
+    said = {p["agent"]: p.get("and_all_of") for _, p in await world.entries() if p["agent"] in partners}
+    assert said == {partners[0]: None, partners[1]: None, partners[2]: "partner.example"}
+    assert "spiffe://e.example/agent/other" not in world.quarantine
+    world.quarantine.put(partners[3], "user:me", "by name")
+    assert partners[3] in world.quarantine.agents(), "an order is an order"
+    await world.again()
+    assert "spiffe://partner.example/agent/new" in world.quarantine
+    for agent in partners[:2]:
+        world.quarantine.release(agent, "user:me", "")
+    assert "spiffe://partner.example/agent/new" not in world.quarantine
+    await world.ledger.close()
+
+
 def held(*failed: str, agent: str = A, target: str = "urn:x") -> ActionDraft:
     behaviors = [{"policy_id": "urn:p", "behavior_id": name, "result": "fail"} for name in failed]
     behaviors.append({"policy_id": "urn:p", "behavior_id": "other", "result": "pass"})
