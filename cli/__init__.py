@@ -31,7 +31,7 @@ COMMANDS = {
     "log": "the action log: show, tail, verify, export, prove",
     "bet": "Behavioral Evidence Tokens: show, issue, verify",
     "chain": "a delegation chain: show, verify",
-    "verifier": "appraise monitors' evidence, ask about agents: add, up, ask, forgive",
+    "verifier": "appraise monitors' evidence, ask about agents: add, up, ask, disclose, forgive",
     "witness": "sign the checkpoints of other monitors' logs: key, up",
 }
 

@@ -28,12 +28,7 @@ def check_file[R: Report](
 ) -> None:
     """Print what `check` finds in the file's text; exit with 1 if it raises FormatError or VerificationError."""
     try:
-        with path.open("rb") as f:
-            data = f.read(MAX_PROOF_FILE + 1)
-    except OSError as e:
-        raise UsageError(f"{path} cannot be read: {e.strerror}") from None
-    try:
-        report = check(_text(data))
+        report = check(read_text(path))
     except (FormatError, VerificationError) as e:
         if as_json:
             print_json({"ok": False, "file": str(path), "problem": str(e)})
@@ -47,7 +42,13 @@ def check_file[R: Report](
         console.print(table(report))
 
 
-def _text(data: bytes) -> str:
+def read_text(path: Path) -> str:
+    """What is in such a file. Raises UsageError if it cannot be read, FormatError if it is none."""
+    try:
+        with path.open("rb") as f:
+            data = f.read(MAX_PROOF_FILE + 1)
+    except OSError as e:
+        raise UsageError(f"{path} cannot be read: {e.strerror}") from None
     if len(data) > MAX_PROOF_FILE:
         raise FormatError(f"the file has more than {MAX_PROOF_FILE} octets, more than such a file needs")
     try:

@@ -10,9 +10,7 @@ from typing import Any
 
 import click
 
-from ..certs.contexts import client_context
 from ..certs.domain import MONITOR_DAYS, TrustDomain
-from ..certs.servers import ExpectedServer
 from ..formats.errors import UsageError
 from ..formats.plain import log_to_stderr
 from ..formats.settings import spiffe_id
@@ -27,6 +25,8 @@ from .bet import Moment
 from .log_options import FILE
 from .log_view import plain
 from .output import console, json_option, print_json
+from .verifier_call import Call, calling
+from .verifier_disclose import disclose
 
 EXITS: dict[Status, int] = {"affirming": 0, "warning": 1, "contraindicated": 1, "none": 3}
 
@@ -38,6 +38,9 @@ _config = click.option(
 @click.group("verifier")
 def command() -> None:
     """The Verifier appraises the evidence that monitors push, and answers whoever relies on agents."""
+
+
+command.add_command(disclose)
 
 
 @command.command("add")
@@ -101,33 +104,23 @@ def forgive(monitor: str, config: Path, as_json: bool) -> None:
 
 @command.command("ask")
 @click.argument("agents", nargs=-1, required=True, metavar="AGENT…")
-@click.option("--url", required=True, metavar="https://HOST:PORT", help="Where the Verifier listens.")
-@click.option("--verifier", metavar="ID", help="Its SPIFFE ID; any Verifier of the trust domain if not given.")
-@click.option("--as", "identity", default="default", show_default=True, metavar="NAME", help="The agent who asks.")
-@click.option("--cert", type=FILE, metavar="PEM", help="Ask with this certificate instead.")
-@click.option("--key", type=FILE, metavar="PEM", help="The key of --cert.")
+@calling
 @click.option("--nonce", default="auto", show_default=True, metavar="TEXT", help="8 to 88 characters; `none` for none.")
 @click.option("--profile", type=click.Choice(tuple(PROFILES)), default="ietf", show_default=True)
 @click.option("--fresh", is_flag=True, help="Have the Verifier ask the monitors first.")
 @click.option("--from", "start", metavar="TIME", type=Moment(), help="Ask about a window of the past: its begin.")
 @click.option("--to", "end", metavar="TIME", type=Moment(), help="The window's end, not included; else now.")
-@trust_option
 @json_option
 @click.pass_context
 def ask(
     ctx: click.Context,
     agents: tuple[str, ...],
-    url: str,
-    verifier: str | None,
-    identity: str,
-    cert: Path | None,
-    key: Path | None,
+    call: Call,
     nonce: str,
     profile: Profile,
     fresh: bool,
     start: float | None,
     end: float | None,
-    trust: Path,
     as_json: bool,
 ) -> None:
     """Ask the Verifier about each AGENT (a SPIFFE ID, or a name in the trust domain) and verify what it says.
@@ -139,21 +132,11 @@ def ask(
     if start is None and end is not None:
         raise UsageError("--to needs --from: a window has a begin")
     window = (start, time.time() if end is None else end) if start is not None else None
-    domain = TrustDomain.open(trust)
-    if (cert is None) != (key is None):
-        raise UsageError("--cert and --key go together; one of them is missing")
-    if cert is None or key is None:
-        files = domain.agent(identity)
-        cert, key = files.cert, files.key
-    accepted = verifier or f"spiffe://{domain.name}/verifier/*"
-    expected = ExpectedServer(accepted, domain.name, domain.identity_ca, domain.crl)
-    context = client_context(domain.identity_ca, cert, key)
+    domain = TrustDomain.open(call.trust)
     ids = tuple(agent if agent.startswith("spiffe://") else str(domain.agent_id(agent)) for agent in agents)
     sent = {"auto": asking.new_nonce(), "none": None}.get(nonce, nonce)
     try:
-        answer = asking.ask(
-            url, context, expected.check, domain.identity_ca.read_bytes(), ids, time.time, sent, profile, fresh, window
-        )
+        answer = asking.ask(call.url, *call.by_tls(), ids, time.time, sent, profile, fresh, window)
     except asking.Unanswered as e:
         click.echo(f"lictor: {e}", err=True)
         ctx.exit(EXITS["none"])

@@ -18,9 +18,10 @@ from end_to_end.world import free_port
 
 from lictor.certs.domain import TrustDomain
 from lictor.verifier import ear
+from lictor.verifier.api import openapi
 from lictor.verifier.asking import verify
 from lictor.verifier.config import load
-from lictor.verifier.service import Service, openapi
+from lictor.verifier.service import Service
 
 AGENT = "spiffe://v.test/agent/good"
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import http.client
 import secrets
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import jsonschema_rs
 import orjson
 
 from ..certs.evidence_keys import EvidenceKeys
+from ..certs.servers import ExpectedServer, why_not
 from ..formats import strict_json
 from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
 from . import ear
+from .api import validator
 from .ear import Profile, Result
 from .pulling import Window
 from .urls import https_address
@@ -43,8 +47,7 @@ def new_nonce() -> str:
 def ask(
     url: str,
     context: ssl.SSLContext,
-    check_server: Callable[[bytes | None], str],
-    ca_pem: bytes,
+    server: ExpectedServer,
     agents: Sequence[str],
     now: Callable[[], float],
     nonce: str | None = None,
@@ -54,28 +57,50 @@ def ask(
 ) -> Answer:
     """Ask the Verifier at `url` about `agents`, `fresh`: after it has asked the monitors, which for a `window` it does.
 
-    `check_server` says who the server with a certificate (DER) is.
-
     Raises Unanswered, UsageError for a question that it does not take, VerificationError for an answer that does not
     hold: another key or Verifier, another nonce, not now, not about these agents.
     """
-    host, port = https_address(url, "the Verifier's URL must be")
     asked: dict[str, Any] = {"agents": list(agents), "profile": profile, "fresh": fresh}
     if nonce:
         asked["nonce"] = nonce
     if window is not None:
         asked["window"] = {"start": window[0], "end": window[1]}
+    with _connected(url, context, server) as connection:
+        jwks = _fetch(connection, "GET", "/jwks.json")
+        token = _fetch(connection, "POST", "/appraise", orjson.dumps(asked)).decode("ascii", "replace")
+    return Answer(verify(token, jwks, server.ca_pem(), server.seen, agents, now(), nonce, window), token)
+
+
+def disclose(url: str, context: ssl.SSLContext, server: ExpectedServer, text: str) -> dict[str, Any]:
+    """Hand a disclosure to the Verifier at `url`; what it says of it (`Reevaluation` in openapi.json).
+
+    Raises Unanswered, UsageError for what is no URL, VerificationError for a disclosure that it does not take.
+    """
+    with _connected(url, context, server) as connection:
+        try:
+            data = _fetch(connection, "POST", "/disclosures", text.encode())
+        except UsageError as e:
+            raise VerificationError(str(e)) from None
+    try:
+        validator("Reevaluation").validate(said := strict_json.loads_object(data))
+    except (FormatError, jsonschema_rs.ValidationError) as e:
+        raise VerificationError(f"what the Verifier answers cannot be read: {e}") from None
+    return said
+
+
+@contextmanager
+def _connected(url: str, context: ssl.SSLContext, server: ExpectedServer) -> Iterator[http.client.HTTPSConnection]:
+    """To the Verifier that is expected. Raises Unanswered also for what goes wrong while it lasts."""
+    host, port = https_address(url, "the Verifier's URL must be")
     connection = http.client.HTTPSConnection(host, port, context=context, timeout=ANSWER_S)
     try:
         connection.connect()
-        verifier = check_server(connection.sock.getpeercert(True))
-        jwks = _fetch(connection, "GET", "/jwks.json")
-        token = _fetch(connection, "POST", "/appraise", orjson.dumps(asked)).decode("ascii", "replace")
+        server.check(connection.sock.getpeercert(True))
+        yield connection
     except (OSError, http.client.HTTPException) as e:
-        raise Unanswered(f"the Verifier at {url} does not answer: {e}") from None
+        raise Unanswered(f"the Verifier at {url} does not answer: {why_not(e)}") from None
     finally:
         connection.close()
-    return Answer(verify(token, jwks, ca_pem, verifier, agents, now(), nonce, window), token)
 
 
 def verify(
@@ -123,7 +148,7 @@ def _fetch(connection: http.client.HTTPSConnection, method: str, path: str, body
         return data
     said = data[:300].decode("utf-8", "replace").strip()
     if answer.status == 400:
-        raise UsageError(f"the Verifier does not take the question: {said}")
+        raise UsageError(f"the Verifier does not take it: {said}")
     if answer.status == 403:
         raise VerificationError(f"the Verifier refuses: {said}")
     raise Unanswered(f"the Verifier answers {answer.status}: {said}")

@@ -20,7 +20,7 @@ from aiohttp import web
 from ..certs.callers import CALLER, Callers
 from ..formats import strict_json
 from ..formats.errors import FormatError, LictorError, UsageError, VerificationError
-from ..formats.settings import schema_of
+from .api import openapi, validator
 from .bets import parse_bet
 from .config import VerifierConfig
 from .consistency import Checked, LogState
@@ -40,17 +40,6 @@ FORGET_EVERY = 3600
 _FRESH = {"Cache-Control": "no-store"}
 
 
-def openapi() -> dict[str, Any]:
-    """The service's description."""
-    return schema_of(__package__, "openapi.json")
-
-
-def _validator(name: str) -> jsonschema_rs.Draft202012Validator:
-    document = openapi()
-    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
-    return jsonschema_rs.Draft202012Validator(schema, offline=True)
-
-
 class Service:
     """Serves until SIGTERM, SIGINT or `stop`."""
 
@@ -61,8 +50,8 @@ class Service:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="verifier")
         self._waiting = 0
         self._stopping = asyncio.Event()
-        self._evidence, self._question = _validator("Evidence"), _validator("Question")
-        self._disclosure = _validator("Disclosure")
+        self._evidence, self._question = validator("Evidence"), validator("Question")
+        self._disclosure = validator("Disclosure")
         self._pulling = Pulling(config, self._arrived)
         self._corrective = Corrective(config.corrective, config.listener, config.spiffe_id, self._appraised)
         self._logs = LogWatch(config, self._log_state, self._take_log)

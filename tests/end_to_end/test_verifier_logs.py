@@ -63,10 +63,12 @@ def judge(place: Place, seq: int) -> dict[str, Any]:
     shown = place.monitor.path / f"{seq}.json"
     done = lictor("log", "disclose", str(seq), "-c", place.monitor.config, "-o", shown)
     assert done.returncode == 0, done.stderr
-    request = urllib.request.Request(f"{place.verifier.url}/disclosures", shown.read_bytes())
-    with urllib.request.urlopen(request, context=context(place), timeout=15) as answer:
-        said: dict[str, Any] = json.loads(answer.read())
-        return said
+    verifier = place.verifier
+    done = lictor("verifier", "disclose", shown, "--url", verifier.url, "--trust", verifier.domain.path, "--json")
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any]
+    (said,) = json.loads(done.stdout)["disclosures"]
+    return said
 
 
 def test_evidence_is_held_to_the_log(place: Place) -> None:

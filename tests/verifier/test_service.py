@@ -24,11 +24,12 @@ from lictor.cli.init import write_binding
 from lictor.formats import jws
 from lictor.formats.errors import UsageError, VerificationError
 from lictor.verifier import ear
+from lictor.verifier.api import openapi
 from lictor.verifier.asking import verify
 from lictor.verifier.bets import parse_bet
 from lictor.verifier.config import load, schema
 from lictor.verifier.desk import Desk
-from lictor.verifier.service import Service, openapi
+from lictor.verifier.service import Service
 
 
 @pytest.fixture(scope="module")
