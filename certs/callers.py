@@ -10,8 +10,6 @@ import asyncio
 import datetime
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 from aiohttp import web
@@ -20,7 +18,7 @@ from ..formats.errors import LedgerError, UsageError, VerificationError
 from ..formats.spiffe import is_named
 from .contexts import listener_context, trust_partners
 from .identities import Identities
-from .partners import Federated, Partners
+from .listener import Listener
 from .revocation import RevocationList
 
 log = logging.getLogger(__name__)
@@ -35,28 +33,6 @@ CONNECTIONS_OF_ONE = 32
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CALLER = web.RequestKey("caller", str)
 """The SPIFFE ID of whoever calls."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """What a listener shows and whom it lets in: PEM files, and the trust domain of callers. `name` is for messages.
-
-    Callers of the trust domains of `partners` are let in too, if there is no `named`, or it names them (SPIFFE IDs,
-    or patterns with `/*` at the end).
-    """
-
-    name: str
-    cert: Path
-    key: Path
-    ca: Path
-    crl: Path
-    trust_domain: str
-    partners: tuple[Federated, ...] = ()
-    named: tuple[str, ...] | None = None
-
-    def partners_of(self, revoked: RevocationList) -> Partners | None:
-        """Their bundles, if there are any."""
-        return Partners(revoked.ca, self.partners) if self.partners else None
 
 
 class Callers:

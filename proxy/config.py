@@ -10,8 +10,8 @@ from ..bindings.catalog import Catalog
 from ..bindings.extensions import Extension, load_extensions
 from ..bindings.subjects import check_subject
 from ..bindings.target import Target
-from ..certs.callers import Listener
 from ..certs.domain import TrustDomain
+from ..certs.listener import Listener
 from ..certs.partners import Federated, check_known, federated, partners_among
 from ..evidence.store import Durability
 from ..formats.canonical import digest

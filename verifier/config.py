@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..bindings.subjects import check_subject
-from ..certs.callers import Listener
 from ..certs.domain import TrustDomain
+from ..certs.listener import Listener
 from ..certs.monitors import MonitorFiles
 from ..certs.partners import Federated, check_known, federated
 from ..evidence.cosignature import read_witnesses

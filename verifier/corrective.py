@@ -19,8 +19,8 @@ import aiohttp
 import orjson
 
 from ..bindings.subjects import applies_to, check_subject
-from ..certs.callers import Listener
 from ..certs.contexts import client_context
+from ..certs.listener import Listener
 from ..certs.servers import ExpectedServer
 from ..formats import strict_json
 from ..formats.errors import FormatError, LictorError, UsageError

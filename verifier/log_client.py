@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..certs.callers import Listener
 from ..certs.contexts import client_context
+from ..certs.listener import Listener
 from ..certs.servers import ExpectedServer
 from ..evidence.checkpoint import Checkpoint, Verifier, verify_checkpoint
 from ..evidence.merkle import leaf_hash

@@ -17,9 +17,10 @@ from cryptography import x509
 from lictor.certs import callers as callers_module
 from lictor.certs.authority import CLIENT_AUTH, Issuer, issue, new_key, pem
 from lictor.certs.bundle import make_bundle
-from lictor.certs.callers import CALLER, Callers, Listener
+from lictor.certs.callers import CALLER, Callers
 from lictor.certs.contexts import client_context
 from lictor.certs.domain import TrustDomain
+from lictor.certs.listener import Listener
 from lictor.certs.partners import Federated
 from lictor.formats.keys import write_private
 
