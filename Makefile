@@ -2,6 +2,8 @@
 PY := .venv/bin/python
 # End-to-end tests wait for processes much of the time, so one more than there are cores.
 JOBS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+# Some machines forbid Python to keep what it compiled: every process that a test starts would compile lictor anew.
+unexport PYTHONDONTWRITEBYTECODE
 PACKAGES := formats bindings certs evidence engine addons proxy verifier cli examples
 
 .PHONY: demo test test-only lint types bench torture format clean setup lock
