@@ -1,12 +1,12 @@
 """`lictor binding` as a person and as a script call it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
+from command_line import Done
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from lictor.formats.keys import KeySigner, to_jwk, write_private
@@ -15,9 +15,12 @@ DATA = Path(__file__).parents[1] / "bindings" / "data"
 GOOD = DATA / "good" / "the_example_of_the_draft.json"
 
 
-def lictor(cwd: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lictor", "binding", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+def lictor(cwd: Path, *args: str | Path) -> Done:
+    return command_line.lictor("binding", *args, cwd=cwd)
+
+
+def spawned(cwd: Path, *args: str | Path) -> Done:
+    return command_line.spawned("binding", *args, cwd=cwd)
 
 
 def answer(cwd: Path, *args: str | Path) -> tuple[int, Any]:
@@ -48,7 +51,7 @@ def test_check_says_what_is_good(tmp_path: Path) -> None:
 
 def test_check_says_what_is_bad_and_goes_on(tmp_path: Path) -> None:
     bad = DATA / "broken" / "misspelt_member.json"
-    done = lictor(tmp_path, "check", bad, GOOD)
+    done = spawned(tmp_path, "check", bad, GOOD)
     assert done.returncode == 1
     assert f"bad  {bad}: $: unknown member 'subject'; did you mean 'subjects'?" in done.stdout
     assert "good " in done.stdout
@@ -104,12 +107,12 @@ def test_sign_again_replaces(place: Path) -> None:
     document = json.loads(GOOD.read_bytes())
     (place / "policy.json").write_text(json.dumps({**document, "version": "1.1"}))
     assert answer(place, "verify", "policy.json")[0] == 1
-    assert "signed urn:example:policy:data-access 1.1 by" in lictor(place, "sign", "policy.json").stdout
+    assert "signed urn:example:policy:data-access 1.1 by" in spawned(place, "sign", "policy.json").stdout
     assert answer(place, "verify", "policy.json")[0] == 0
 
 
 def test_verify_says_no(place: Path) -> None:
-    done = lictor(place, "verify", "policy.json")
+    done = spawned(place, "verify", "policy.json")
     assert (done.returncode, done.stdout) == (1, "bad  policy.json: not signed: there is no policy.json.sig\n")
     lictor(place, "sign", "policy.json")
     (place / "policy.json").write_text(GOOD.read_text().replace("approved-1", "approved-3"))
@@ -147,7 +150,7 @@ def test_wrong_keys_are_wrong_use(place: Path) -> None:
 
 def test_a_signature_that_cannot_be_written(place: Path) -> None:
     (place / "policy.json.sig").mkdir()
-    done = lictor(place, "sign", "policy.json")
+    done = spawned(place, "sign", "policy.json")
     assert done.returncode == 2
     assert "the signature policy.json.sig cannot be written" in done.stderr
     assert [path.name for path in place.glob(".policy*")] == []

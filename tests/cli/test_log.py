@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
 from click.testing import CliRunner
+from command_line import Done
 
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import evidence_jwk
@@ -27,10 +27,12 @@ TRUST = ("--trust", "trust/identity-ca.pem")
 LEDGER = ("--ledger", "ledger.db")
 
 
-def lictor(cwd: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lictor", "log", *map(str, args)]
-    environment = {**os.environ, "COLUMNS": "160"}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False, env=environment)
+def lictor(cwd: Path, *args: str | Path) -> Done:
+    return command_line.lictor("log", *args, cwd=cwd)
+
+
+def spawned(cwd: Path, *args: str | Path) -> Done:
+    return command_line.spawned("log", *args, cwd=cwd)
 
 
 def answer(cwd: Path, *args: str | Path) -> tuple[int, Any]:
@@ -94,7 +96,7 @@ def place(tmp_path: Path, trust: TrustDomain) -> Path:
 
 
 def test_show_is_a_table_that_nobody_else_can_paint(place: Path) -> None:
-    done = lictor(place, "show", *LEDGER)
+    done = spawned(place, "show", *LEDGER)
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line.split() for line in done.stdout.splitlines()[2:]]
     assert [row[0] for row in rows] == ["0", "1", "2", "3"]
@@ -155,7 +157,7 @@ def test_export_then_verify(place: Path) -> None:
     assert (code, result) == (0, {"ok": True, "file": "out.jsonl", "origin": ORIGIN, "entries": 4})
     code, result = answer(place, "verify", "out.jsonl", *TRUST)
     assert (code, result["ok"], result["verdict"], result["entries"]) == (0, True, "intact", 4)
-    done = lictor(place, "verify", "out.jsonl", *TRUST)
+    done = spawned(place, "verify", "out.jsonl", *TRUST)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("intact  out.jsonl\n")
     assert "4 of 4 read and in order; a signed root covers 4" in done.stdout
@@ -205,6 +207,13 @@ def test_wrong_use_exits_with_2_and_names_the_mend(place: Path, args: list[str],
     done = lictor(place, *args)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
+
+
+def test_a_script_sees_wrong_use_and_can_export(place: Path) -> None:
+    wrong = spawned(place, "export", *LEDGER)
+    assert (wrong.returncode, wrong.stdout, "Missing argument 'OUT'" in wrong.stderr) == (2, "", True)
+    right = spawned(place, "export", "out.jsonl", *LEDGER)
+    assert (right.returncode, right.stderr) == (0, "")
 
 
 def test_reading_changes_nothing(place: Path) -> None:
