@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from command_line import lictor
 from end_to_end.wire import Answer, Wire
 from end_to_end.world import Monitor, Outside, Server, binding, target, until
 
@@ -97,8 +96,7 @@ def get(monitor: Monitor, server: Server, path: str) -> Answer:
 
 def verified(monitor: Monitor) -> None:
     """The log and its evidence hold, flags, denials and reloads included."""
-    command = [sys.executable, "-m", "lictor", "log", "verify", "-c", str(monitor.config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=monitor.path)
+    done = lictor("log", "verify", "-c", monitor.config, cwd=monitor.path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import ssl
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
+from command_line import spawned
 from end_to_end.world import Server, until
 
 from lictor.certs.evidence_keys import EvidenceKeys, evidence_jwk
@@ -99,18 +98,7 @@ def test_both_monitors_recorded_the_same(pair: Any, domain: Any) -> None:
     a.stop()
     b.stop()
     ledgers = [str(monitor.path / "data" / "ledger.sqlite") for monitor in (a, b)]
-    command = [
-        sys.executable,
-        "-m",
-        "lictor",
-        "chain",
-        "verify",
-        *ledgers,
-        "--trust",
-        str(domain.identity_ca),
-        "--json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = spawned("chain", "verify", *ledgers, "--trust", domain.identity_ca, "--json")
     shown = json.loads(done.stdout)
     assert done.returncode == 0, shown
     assert [edge["state"] for edge in shown["chain"]["edges"]] == ["agreed", "agreed"]

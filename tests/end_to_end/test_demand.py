@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
+import command_line
 import pytest
+from command_line import Done, spawned
 from end_to_end.wire import Wire
 from end_to_end.world import Monitor, Server, target
 
 
-def lictor(monitor: Monitor, *args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lictor", *map(str, args), "-c", str(monitor.config)]
-    wide = {**os.environ, "COLUMNS": "150"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=wide)
+def lictor(monitor: Monitor, *args: object) -> Done:
+    return command_line.lictor(*args, "-c", monitor.config)
 
 
 @pytest.fixture
@@ -39,7 +36,8 @@ def busy(make_monitor: Callable[..., Monitor], make_binding: Any, server: Server
 
 def test_a_bet_on_demand(busy: Monitor) -> None:
     entries = busy.of_agents()
-    issued = lictor(busy, "bet", "issue", "--agent", "default", "--to", entries[-1]["timestamp"] + 1e-6, "--json")
+    until = entries[-1]["timestamp"] + 1e-6
+    issued = spawned("bet", "issue", "--agent", "default", "--to", until, "--json", "-c", busy.config)
     assert issued.returncode == 0, issued.stderr
     [one] = json.loads(issued.stdout)
     assert (one["result"], one["ext"]["trigger"], one["ext"]["count"]) == ("partial", "demand", len(entries))
@@ -70,7 +68,7 @@ def test_what_cannot_be_issued(busy: Monitor) -> None:
 
 
 def test_show_lists_the_bets_of_the_ledger(busy: Monitor) -> None:
-    shown = lictor(busy, "bet", "show")
+    shown = spawned("bet", "show", "-c", busy.config)
     assert shown.returncode == 0, shown.stderr
     for part in ("agent/default", "urn:test:policy:main", "partial", "violation"):
         assert part in shown.stdout

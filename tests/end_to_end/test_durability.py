@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from command_line import lictor
 from end_to_end.wire import Wire
 from end_to_end.world import Monitor, Outside, Server, binding, target, until
 
@@ -159,11 +158,5 @@ def is_closed(port: int) -> bool:
 
 def lictor_verifies(monitor: Monitor) -> None:
     """The log as it lies on disk agrees with its signed checkpoints, and its evidence is complete."""
-    checked = subprocess.run(
-        [sys.executable, "-m", "lictor", "log", "verify", "-c", str(monitor.config), "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    checked = lictor("log", "verify", "-c", monitor.config, "--json")
     assert checked.returncode == 0, checked.stdout + checked.stderr

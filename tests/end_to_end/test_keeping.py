@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from command_line import Done, lictor, spawned
 from end_to_end.world import Monitor, Outside, Server, binding, target, until
 
 from lictor.certs.domain import TrustDomain
@@ -38,9 +39,8 @@ def get(monitor: Monitor, url: str) -> int:
             return 403
 
 
-def lictor(*args: object) -> dict[str, Any]:
-    command = [sys.executable, "-m", "lictor", *map(str, args), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def answer(*args: object, by: Callable[..., Done] = lictor) -> dict[str, Any]:
+    done = by(*args, "--json")
     assert done.returncode == 0, done.stderr + done.stdout
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -83,7 +83,7 @@ def test_a_key_is_exchanged_while_the_monitor_runs(
     assert get(monitor, url) == 200
     assert get(monitor, denied) == 403
     (old,) = kids(monitor)
-    made = lictor("monitor", "rotate-evidence", monitor.name, "--trust", domain.path)
+    made = answer("monitor", "rotate-evidence", monitor.name, "--trust", domain.path, by=spawned)
     until(lambda: len(kids(monitor)) == 2, what="the new key is in the log")
     assert kids(monitor) == [old, made["kid"]] != [old, old]
     rotation = monitor.wait_for(lambda e: e["action_type"] == "key_rotation")
@@ -101,7 +101,7 @@ def test_a_key_is_exchanged_while_the_monitor_runs(
     report = verify_log(ledger_of(monitor), domain.identity_ca.read_bytes())
     assert (report.verdict, report.problem) == ("intact", None)
 
-    lictor("monitor", "retire-evidence", monitor.name, "--trust", domain.path)
+    answer("monitor", "retire-evidence", monitor.name, "--trust", domain.path, by=spawned)
     assert get(monitor, url) == 200
     until(lambda: get(monitor, url) == 200 and signatures(monitor) == 1, what="the former key signs no more")
     monitor.stop()
@@ -216,12 +216,12 @@ def test_old_entries_are_erased_by_hand(allowing: Callable[..., Monitor], server
     until(lambda: verify_log(ledger_of(monitor), domain.identity_ca.read_bytes()).uncovered == 0, what="all in BETs")
     cut = time.time()
     assert get(monitor, f"https://localhost:{server.port}/third") == 200
-    done = lictor("log", "erase", "--yes", "--before", cut, "--ledger", ledger_of(monitor))
+    done = answer("log", "erase", "--yes", "--before", cut, "--ledger", ledger_of(monitor), by=spawned)
     assert (done["end"], done["erased_now"], done["scrubbed"]) == (5, 5, True)
     for file in ledger_of(monitor).parent.glob("ledger.sqlite*"):
         if file.is_file():
             assert b'"seq":0,' not in file.read_bytes()
-    verified = lictor("log", "verify", ledger_of(monitor), "--trust", domain.identity_ca)
+    verified = answer("log", "verify", ledger_of(monitor), "--trust", domain.identity_ca)
     assert (verified["verdict"], verified["erased"], verified["erased_under"][0]["rule"]) == ("intact", 5, "by hand")
     again = lambda: verify_log(ledger_of(monitor), domain.identity_ca.read_bytes()).descriptions == 1  # noqa: E731
     until(again, what="the description that was erased is there anew")
@@ -263,24 +263,21 @@ def test_a_named_argument_is_kept_and_shown_to_an_auditor(
     monitor.stop()
 
     ledger, shown = ledger_of(monitor), monitor.path / "shown.json"
-    made = lictor("log", "disclose", entry["seq"], "--field", "/arguments/dose", "-o", shown, "--ledger", ledger)
+    made = answer("log", "disclose", entry["seq"], "--field", "/arguments/dose", "-o", shown, "--ledger", ledger)
     assert made["kept"] == ["/arguments/dose", "/arguments/patient"]
-    made = lictor(
+    made = answer(
         "log", "disclose", entry["seq"], "--field", "/arguments/dose", "--bet", made["bets"][0], "-o", shown,
         "--ledger", ledger,
     )  # fmt: skip
     assert shown.stat().st_mode & 0o777 == 0o600
-    found = lictor("log", "verify-disclosure", shown, "--trust", domain.identity_ca)
+    found = answer("log", "verify-disclosure", shown, "--trust", domain.identity_ca)
     assert (found["fields"], found["hidden"]) == ({"/arguments/dose": 3}, 1)
     assert found["bet"]["result"] == "pass"
     for file in monitor.path.rglob("*"):
         if file.is_file():
             assert b"s3cret-word" not in file.read_bytes()
     shown.write_text(shown.read_text().replace("http_request", "tool_call").replace('"fields":["', '"fields":["A'))
-    bad = subprocess.run(
-        [sys.executable, "-m", "lictor", "log", "verify-disclosure", str(shown), "--trust", str(domain.identity_ca)],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    bad = spawned("log", "verify-disclosure", shown, "--trust", domain.identity_ca)
     assert (bad.returncode, bad.stdout[:3]) == (1, "bad")
 
 

@@ -8,13 +8,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
-from end_to_end.witnesses import lictor
+from command_line import lictor, spawned
 from end_to_end.world import Monitor, Server, binding, free_port, until
 
 from lictor.certs.domain import TrustDomain
@@ -40,16 +42,9 @@ class Pair:
         self.a.outcome(since[0])
         self.b.outcome(since[1])
 
-    def chain(self, command: str, *logs: str | Path, who: str = "auditor", **env: str) -> tuple[int, dict[str, Any]]:
-        more = ("--trust", self.ca, "--as", who, "--json")
-        done = subprocess.run(
-            [sys.executable, "-m", "lictor", "chain", command, *map(str, (*logs, *more))],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={**os.environ, "TMPDIR": str(self.tmp), **env},
-            check=False,
-        )
+    def chain(self, command: str, *logs: str | Path, who: str = "auditor") -> tuple[int, dict[str, Any]]:
+        with mock.patch.object(tempfile, "tempdir", str(self.tmp)):
+            done = lictor("chain", command, *logs, "--trust", self.ca, "--as", who, "--json")
         assert done.stdout, done.stderr
         assert not [*self.tmp.iterdir()], "nothing is left"
         return done.returncode, json.loads(done.stdout)
@@ -119,7 +114,7 @@ def test_what_cannot_be_had_is_named_and_the_rest_is_verified(pair: Pair) -> Non
 
 def test_a_single_log(pair: Pair) -> None:
     ask = ("--trust", pair.ca, "--as", "auditor", "--json")
-    done = lictor("log", "verify", pair.urls[0], *ask)
+    done = spawned("log", "verify", pair.urls[0], *ask)
     report = json.loads(done.stdout)
     assert (done.returncode, report["verdict"], report["file"]) == (0, "intact", pair.urls[0])
     done = lictor("log", "verify", f"https://127.0.0.1:{free_port()}", *ask)

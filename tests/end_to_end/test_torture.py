@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Done, lictor
 from end_to_end.wire import Wire
 from end_to_end.world import Monitor, Server, binding, target
 from torture.run import VICTIMS, torture
@@ -47,9 +46,8 @@ def get(monitor: Monitor, server: Server, number: int) -> int:
         return wire.tunnel(f"localhost:{server.port}").request("GET", f"/data/{number}").status
 
 
-def verify(monitor: Monitor) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lictor", "log", "verify", "-c", str(monitor.config)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def verify(monitor: Monitor) -> Done:
+    return lictor("log", "verify", "-c", monitor.config)
 
 
 def page_of(file: Path, data: bytes) -> int:

@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 import requests
+from command_line import lictor, spawned
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from end_to_end.witnesses import Witness, lictor
+from end_to_end.witnesses import Witness
 from end_to_end.world import Monitor, Server, free_port, until
 from tlog_scales.reader import TilesReader
 from tlog_scales.signing import Vkey, VkeySet
@@ -224,7 +225,7 @@ def test_a_reader_that_is_not_ours_agrees(place: Place) -> None:
     checkpoint = reader.get_checkpoint()
     known = VkeySet(*(Vkey.from_string(witness.vkey) for witness in place.witnesses))
     assert {vkey.name for vkey, _ in known.verify(checkpoint.signatures, checkpoint)} == {"w1.example", "w2.example"}
-    log_key = lictor("log", "key", "-c", place.monitor.config).stdout.strip()
+    log_key = spawned("log", "key", "-c", place.monitor.config).stdout.strip()
     checkpoint.verify(Vkey.from_string(log_key))
     assert reader.calculate_root_hash() == checkpoint.root_hash
     for index in (0, 255, 256, checkpoint.size - 1):
@@ -243,8 +244,8 @@ def test_a_log_with_its_witnesses_is_intact_to_its_end(place: Place) -> None:
         code, report = place.verify(file, *place.policy)
         assert (code, report["verdict"], report["witnessed"]) == (0, "intact", report["entries"]), report
     proof = place.folder / "entry.tlog-proof"
-    assert lictor("log", "prove", "0", "--ledger", place.ledger, "-o", proof).returncode == 0
-    checked = lictor("log", "check-proof", proof, "--trust", place.monitor.domain.identity_ca, *place.policy)
+    assert spawned("log", "prove", "0", "--ledger", place.ledger, "-o", proof).returncode == 0
+    checked = spawned("log", "check-proof", proof, "--trust", place.monitor.domain.identity_ca, *place.policy)
     assert checked.returncode == 0, checked.stdout
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import lictor, spawned
 from end_to_end.verifying import AGENT, Place, Start, placed
-from end_to_end.witnesses import Witness, lictor
+from end_to_end.witnesses import Witness
 from end_to_end.world import Outside, free_port, until
 
 from lictor.certs.domain import TrustDomain
@@ -61,7 +62,7 @@ def window(place: Place, start: float, end: float, code: int) -> dict[str, Any]:
 def judge(place: Place, seq: int) -> dict[str, Any]:
     """What the Verifier says of an entry that the monitor's operator disclosed to the agent."""
     shown = place.monitor.path / f"{seq}.json"
-    done = lictor("log", "disclose", str(seq), "-c", place.monitor.config, "-o", shown)
+    done = spawned("log", "disclose", str(seq), "-c", place.monitor.config, "-o", shown)
     assert done.returncode == 0, done.stderr
     verifier = place.verifier
     done = lictor("verifier", "disclose", shown, "--url", verifier.url, "--trust", verifier.domain.path, "--json")

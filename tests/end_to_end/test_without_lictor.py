@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import lictor
 from end_to_end.wire import Wire
 from end_to_end.world import Monitor, Outside, Server, binding, target
 
@@ -48,9 +49,8 @@ class BlockFailed(Exception):
     """(number of the block, what it said)"""
 
 
-def lictor(monitor: Monitor, *args: object) -> None:
-    command = [sys.executable, "-m", "lictor", *map(str, args), "-c", str(monitor.config)]
-    subprocess.run(command, check=True, timeout=60, capture_output=True)
+def call(monitor: Monitor, *args: object) -> None:
+    lictor(*args, "-c", monitor.config).check_returncode()
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +76,11 @@ def evidence(
             changed = binding(version="2.0.0", data_source_access=["urn:test:data"])
             write_binding(monitor.path / "bindings/main.json", changed, domain)
             monitor.start()
-    lictor(monitor, "bet", "issue", "--agent", "default")
+    call(monitor, "bet", "issue", "--agent", "default")
     monitor.stop()
     server.close()
-    lictor(monitor, "log", "export", folder / "evidence.jsonl")
-    lictor(monitor, "log", "prove", "3", "-o", folder / "proof.txt")
+    call(monitor, "log", "export", folder / "evidence.jsonl")
+    call(monitor, "log", "prove", "3", "-o", folder / "proof.txt")
     shutil.copy(domain.identity_ca, folder)
     return folder
 

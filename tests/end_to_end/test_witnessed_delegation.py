@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from end_to_end.witnesses import Witness, lictor
+from command_line import lictor, spawned
+from end_to_end.witnesses import Witness
 from end_to_end.world import Monitor, Server, binding, until
 
 from lictor.certs.evidence_keys import EvidenceKeys, evidence_jwk
@@ -112,7 +113,7 @@ def test_another_witness_is_not_enough_and_a_replay_says_what_the_monitor_said(p
 
     evidence, binding_file = tmp_path / "b.jsonl", pair.b.path / "bindings/inbound.json"
     assert lictor("log", "export", evidence, "-c", pair.b.config).returncode == 0
-    replayed = lictor("binding", "replay", binding_file, "--against", evidence, "--json")
+    replayed = spawned("binding", "replay", binding_file, "--against", evidence, "--json")
     changes = [c for c in json.loads(replayed.stdout)["changes"] if c["action_type"] == "delegation"]
     assert [(c["before"], c["after"], c["reason_before"]) for c in changes] == [("deny", "allow", "not_witnessed")]
 

@@ -1,4 +1,4 @@
-"""`lictor` commands and witnesses as real processes."""
+"""Witnesses as real processes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from command_line import lictor
 from end_to_end.world import START_S, free_port, until
-
-
-def lictor(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lictor", *map(str, args)], capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 class Witness:
