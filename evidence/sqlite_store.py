@@ -80,7 +80,14 @@ class SqliteReader:
         return head.checkpoint if head else None
 
     def erased(self) -> int:
-        return int(self.meta(_ERASED) or 0)
+        found = self.meta(_ERASED) or "0"
+        try:
+            count = int(found)
+        except ValueError:
+            count = -1
+        if not 0 <= count < 2**53:
+            raise LedgerError(f"the ledger {self.path} says that {found!r} of its entries are erased, expected a count")
+        return count
 
     def entries(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
         sql = "SELECT seq, CAST(data AS BLOB) FROM entries WHERE seq >= ? AND seq < ? ORDER BY seq"

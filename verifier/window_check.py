@@ -57,6 +57,8 @@ class _Agent:
         self.open: list[_Demanded] = []
         self.windows = AgentWindows((), 0.0)
         self.until = -math.inf
+        self.bare: int | None = None
+        """The seq of its first entry that was in the window of no chain."""
 
 
 class WindowCheck:
@@ -134,8 +136,9 @@ class WindowCheck:
             self._advance(agent_id, agent, timestamp)
         if agent.demanded or agent.open:
             self._take_demanded(agent, seq, timestamp, data, entry)
-        if not agent.open and not agent.windows.open:
-            self.uncovered += 1
+        if not agent.windows.open:
+            self.uncovered += not agent.open
+            agent.bare = seq if agent.bare is None else agent.bare
         if not needs_judgement(entry):
             agent.windows.note(seq, data)
             return
@@ -186,8 +189,6 @@ class WindowCheck:
         one, past = demanded.bet, demanded.past
         if self._is_unknowable(one):
             return
-        if self._is_unknowable(one):
-            return
         said: object = one.ext.get("binding_versions", {one.ext["binding_digest"]: one.ext.get("binding_version")})
         if past.versions:
             self._equal(one, "binding_versions", said, past.versions)
@@ -210,6 +211,7 @@ class WindowCheck:
                 continue
             first = chain.bets[0]
             if first.start <= timestamp and chain.window is None:
+                _check_bare(first, agent.bare)
                 chain.window = self._window(agent_id, policy, first)
             agent.until = min(agent.until, first.end if chain.window is not None else first.start)
         agent.windows.set([chain.window for chain in agent.chains.values() if chain.window is not None])
@@ -271,6 +273,13 @@ def _check_follows(one: Bet, last: Bet | None) -> None:
         raise Found.gap(what, str(prev), last.jti if last else "none", seq=one.ext["first_seq"])
     elif one.start != last.end:
         raise Found.gap(what, f"start {last.end}", f"start {one.start}", seq=one.ext["first_seq"])
+
+
+def _check_bare(one: Bet, bare: int | None) -> None:
+    """An agent always has a window: what is in none is at the end, where the windows are still open."""
+    if bare is not None:
+        what = f"an entry of {one.subject} is in the window of no BET, although BET {one.jti} is of a later one"
+        raise Found.gap(what, f"a BET over entry {bare}", "none", seq=bare)
 
 
 def _note_doubt(agent: _Agent, entry: Mapping[str, Any]) -> None:

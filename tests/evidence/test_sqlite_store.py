@@ -174,6 +174,17 @@ def test_what_is_not_a_ledger_is_refused(tmp_path: Path) -> None:
         SqliteStore(tmp_path / "missing" / "ledger.db")
 
 
+@pytest.mark.parametrize("said", ["x", "-1", "1.5", str(2**53), str(2**64), b"\xff"])
+def test_what_is_erased_is_a_count(path: Path, said: str | bytes) -> None:
+    with closing(SqliteStore(path)) as store:
+        assert store.erased() == 0
+        with sqlite3.connect(path) as db:
+            db.execute("INSERT INTO meta VALUES ('erased', ?)", [said])
+        for read in (store.erased, lambda: [*store.entries()], lambda: [*store.leaves()]):
+            with pytest.raises(LedgerError, match="of its entries are erased, expected a count"):
+                read()
+
+
 def test_a_refused_opening_gives_the_lock_back(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     path.write_text("no database " * 100)

@@ -42,6 +42,23 @@ def test_a_missing_bet_is_a_gap(lines: list[bytes], verify: Callable[..., LogRep
     assert report.problem.expected == removed["jti"]
 
 
+def test_a_chain_that_begins_anew_hides_no_entries_before_it(
+    lines: list[bytes], verify: Callable[..., LogReport]
+) -> None:
+    """Without the chains before it no BET names one that is missing, and the entries are in the window of none."""
+    of_agent = {n: claims for n in where(lines, "bet") if (claims := claims_of(lines[n]))["sub"].endswith("/alpha")}
+    last = max(n for n, claims in of_agent.items() if claims["ext"]["prev_bet"] is None)
+    kept = of_agent[last]
+    before = {n for n, claims in of_agent.items() if n < last or claims["bhv_policy"] != kept["bhv_policy"]}
+    first = min(claims["ext"]["first_seq"] for claims in of_agent.values())
+    report = verify([line for number, line in enumerate(lines) if number not in before])
+    assert (report.verdict, report.exit_code) == ("gap", 3)
+    assert report.problem is not None
+    assert (report.problem.seq, report.problem.expected) == (first, f"a BET over entry {first}")
+    assert f"although BET {kept['jti']} is of a later one" in report.problem.what
+    assert verify([line for number, line in enumerate(lines) if number not in of_agent]).verdict == "intact"
+
+
 def partial_bet(lines: list[bytes]) -> tuple[int, dict[str, Any]]:
     """The line and claims of a BET over several entries, not the first of its chain, with the result partial."""
     for number in bets_of_one_chain(lines)[1:]:
