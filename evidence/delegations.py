@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ..formats import jws
 from ..formats.errors import UsageError
+from . import ect
 from .agents import Agent
 from .awaited import Awaited
 from .entry import InboundDraft, Resolution
@@ -126,7 +128,7 @@ class Delegations:
         for agent in {id(agent): agent for agent, _, _ in self._inbound.values()}.values():
             begun = agent.lineage.named(jti)
             if len(begun) > 1:
-                raise UsageError(f"the node {jti} is of several delegations; revoke those you mean: {', '.join(begun)}")
+                raise UsageError(_of_several(jti, begun))
             if begun:
                 return self._inbound[begun[0]][2]
         return next((one for one in self.open() if one.node == jti), None)
@@ -141,15 +143,35 @@ def _past(jti: str, by: str, why: str, known: list[NodeRow]) -> Revocation:
         )
     if rows[jti].origin == "received":
         jti = next((row.jti for row in known if jti in row.parents and row.origin == "minted"), jti)
-    row = rows[jti]
+    row, said = _begun(rows[jti], rows)
     if not row.parents and row.origin == "minted":
         raise UsageError(
             f"the node {jti} is {row.agent_id}'s own work and no delegation; `lictor agent quarantine` ends that"
         )
-    came = [parent for parent in row.parents if parent in rows and rows[parent].origin == "received"]
-    nodes = {jti, *came}
+    known_here = [rows[parent] for parent in row.parents if parent in rows]
+    own = [one.jti for one in known_here if (one.origin, one.agent_id) == ("minted", row.agent_id)]
+    others = [one.rpartition("/")[2] for one in said.get("also", ())]
+    if row.origin == "minted" and len(own) + len(others) > 1:
+        raise UsageError(_of_several(jti, (*others, *own)))
+    came = [one.jti for one in known_here if one.jti not in own]
+    nodes = {row.jti, *came}
     for later in known:  # as they were made, so that children come after their parents
         if later.agent_id == row.agent_id and nodes.intersection(later.parents):
             nodes.add(later.jti)
     direction: Literal["in", "out"] = "in" if came or row.origin == "received" else "out"
-    return Revocation(jti, direction, row.agent_id, row.wid, tuple(sorted(nodes)), by=by, why=why)
+    trace = said.get("trace")
+    return Revocation(row.jti, direction, row.agent_id, row.wid, tuple(sorted(nodes)), trace, by=by, why=why)
+
+
+def _begun(row: NodeRow, rows: Mapping[str, NodeRow]) -> tuple[NodeRow, Mapping[str, Any]]:
+    """The node that this one continues, or itself; and what a node of ours says in its extension."""
+    while row.origin == "minted":
+        said = ect.parse(jws.parse_compact(row.token, typ=ect.ACCEPTED_TYP).claims(), row.token).ext
+        if not said.get("continues") or row.parents[0] not in rows:
+            return row, said
+        row = rows[row.parents[0]]
+    return row, {}
+
+
+def _of_several(jti: str, begun: Iterable[str]) -> str:
+    return f"the node {jti} is of several delegations; revoke those you mean: {', '.join(begun)}"

@@ -90,9 +90,10 @@ def split_lines(lines: Iterable[str]) -> list[str]:
     return [token for line in lines for part in line.split(",") if (token := part.strip())]
 
 
-def extension(depth: int | None, within: Within) -> dict[str, Any]:
+def extension(depth: int | None, within: Within, trace: str | None = None) -> dict[str, Any]:
     """What the extension of a node says of the way that the work has come."""
-    return {**({} if depth is None else {"depth": depth}), **({"within": [*map(list, within)]} if within else {})}
+    said = {"depth": depth, "within": [*map(list, within)] or None, "trace": trace}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 class Lineage:
@@ -225,7 +226,8 @@ class Lineage:
         if now - strand.node.iat <= FRESH:
             return
         audience = (strand.peer,) if strand.peer else ()
-        strand.node = self._mint(strand.node.wid, (strand.node.jti,), audience, extension(strand.depth, strand.within))
+        ext = {**extension(strand.depth, strand.within), "continues": True}
+        strand.node = self._mint(strand.node.wid, (strand.node.jti,), audience, ext)
         strand.length += 1
         strand.jtis = [*strand.jtis[-MAX_PREDECESSORS + 1 :], strand.node.jti]
         self._name(strand.node.token, strand)

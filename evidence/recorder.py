@@ -40,7 +40,7 @@ from .entry import (
 from .held import MONITOR, MONITOR_GONE, TOO_MANY_HOLDS, WORKER_GONE, Holds, settle, undecided
 from .issuer import Issuer
 from .ledger import Ledger
-from .lineage import Place, Within, extension
+from .lineage import Place, Within, extension, trace_id
 from .revoked import Revoked
 from .runs import Receipts, Run
 from .state import Judged, StateJudge
@@ -287,7 +287,8 @@ class Recorder:
         mint = self._issuer.minter(draft.agent_id)
         parents = tuple(str(p["jti"]) for p in draft.parents)
         within = _groups(draft.within)
-        node = mint(draft.wid or new_id(), parents, (draft.peer_id,), extension(draft.depth, within))
+        ext = extension(draft.depth, within, trace_id(draft.traceparent))
+        node = mint(draft.wid or new_id(), parents, (draft.peer_id,), ext)
         fields = inbound_fields(draft, Place(node.wid, node.jti, "asserted"))
         stamped = self._add(fields)
         agent.windows.wid, agent.windows.node = node.wid, node.jti

@@ -139,7 +139,7 @@ class Revoked:
         self._by_node = {jti: one for one in self._given.values() for jti in one.nodes}
         self._of: dict[str, list[Revocation]] = {}
         for one in sorted(self._given.values(), key=lambda one: one.until):
-            if one.until:
+            if one.until or one.trace is not None:
                 self._of.setdefault(one.agent, []).append(one)
 
 

@@ -421,3 +421,24 @@ def test_of_two_delegations_one_is_revoked(place: Place) -> None:
     assert place.lictor("b", "delegation", "list")["revoked"][-1]["node"] == listed[0]["node"]
     assert place.delegate("a", "b", []).status == 200
     assert place.lictor("b", "log", "verify")["verdict"] == "intact"
+
+
+def test_one_that_a_restart_cut_off_is_revoked(place: Place) -> None:
+    """Its agent goes on, and tells by the trace alone what its work is."""
+    b, trace = place.monitors["b"], ("traceparent", "00-12345678901234567890123456789012-1234567890123456-01")
+    cut_off = place.begin("a", "b", trace)
+    place.agents["b"].got(1)
+    [came] = place.open("b", "in", 1)
+    assert place.get("/x", trace).status == 200
+    b.kill()
+    with contextlib.suppress(OSError, EOFError):
+        assert cut_off.result(15).status != 200
+    b.start()
+    place.open("b", "in", 0)
+    place.lictor("b", "delegation", "revoke", came["came"][0])
+    for _ in range(2):
+        answer = place.get("/x", trace)
+        entry = b.entries()[answer.json()["entry"]]
+        assert (reason(answer), entry["node"], entry["lineage"]) == ("delegation_revoked", came["node"], "traced")
+        b.stop()
+        b.start()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lictor.evidence import ect, revoked
+from lictor.evidence import ect, lineage, revoked
 from lictor.evidence.claims import new_id
 from lictor.evidence.entry import ActionDraft, InboundDraft, OutcomeDraft, Receipt
 from lictor.evidence.ledger import Ledger
@@ -241,7 +241,7 @@ async def test_one_that_went_out(world: World) -> None:
 
 
 async def test_one_that_is_over(world: World) -> None:
-    """What names it from now on is refused; nothing else is taken for it."""
+    """What names it from now on is refused, by a line or by the trace; nothing else is taken for it."""
     came, own, receipt = await world.arrive(TRACE)
     handed = await world.act(own, action_type="delegation", audience=(OTHER,))
     world.recorder.finish_delegation(receipt.node)
@@ -250,8 +250,46 @@ async def test_one_that_is_over(world: World) -> None:
     assert (given.node, given.direction, ended) == (receipt.node, "in", [])
     for line in (came, own, handed.execution_context[0]):
         assert (await world.act(line)).decision == "deny"
+    denied = await world.act(trace=TRACE)
+    assert (denied.decision, denied.node) == ("deny", receipt.node)
     assert (await world.act()).decision == "allow"
-    assert (await world.act(trace=TRACE)).decision == "allow"
+    assert (await world.act(trace=TRACE.replace("12345678", "22345678", 1))).decision == "allow"
+    assert (await world.act(trace=TRACE, agent=OTHER)).decision == "allow"
+    await world.again()
+    assert (await world.act(trace=TRACE)).decision == "deny"
+    _, _, new = await world.arrive(TRACE)
+    assert (await world.act(trace=TRACE)).node == new.node, "the trace goes on with other work"
+
+
+@pytest.mark.parametrize("work", ["one delegation", "two delegations", "two workflows", "its own"])
+async def test_one_that_is_over_by_a_node_of_later_work(
+    world: World, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    """The operator has it from the entry of an action, which the agent did much later."""
+    receipts = []
+    if work != "its own":
+        came, own, receipt = await world.arrive(TRACE)
+        receipts.append(receipt)
+    if work.startswith("two"):
+        receipts.append((await world.arrive(wid="" if work == "two workflows" else receipt.wid))[2])
+    monkeypatch.setattr(lineage, "FRESH", -1)  # everything has a node of its own
+    first, _, later = await world.act(), await world.act(), await world.act()
+    handed = await world.act(action_type="delegation", audience=(OTHER,))
+    assert later.node != first.node
+    for one in receipts:
+        world.recorder.finish_delegation(one.node)
+    await world.again()
+    if work != "one delegation":
+        with pytest.raises(UsageError, match="own work and no delegation" if work == "its own" else "of several"):
+            await world.revoke(later.node)
+    else:
+        given, _ = await world.revoke(later.node)
+        assert (given.node, given.direction) == (receipt.node, "in")
+        assert [(await world.act(line)).decision for line in (came, own)] == ["deny", "deny"]
+        assert (await world.act(trace=TRACE)).decision == "deny"
+        return
+    given, _ = await world.revoke(handed.node)
+    assert (given.node, given.direction) == (handed.node, "out")
 
 
 async def test_what_is_no_delegation(world: World) -> None:

@@ -217,7 +217,7 @@ def test_the_depth_of_a_delegation_stays_with_its_work(of: Lineage, mint: Mint) 
     assert of.place([node.token], None, 1000.0).depth == 2
     mint.now = 2500.0
     place = of.place(["a"], None, mint.now)
-    assert (place.depth, mint.made[place.node][2]) == (2, {"depth": 2})
+    assert (place.depth, mint.made[place.node][2]) == (2, {"depth": 2, "continues": True})
     assert of.own(mint.now).depth == 0
 
 
@@ -231,7 +231,7 @@ def test_what_work_is_within_stays_with_it_and_joins_add_up(of: Lineage, mint: M
     assert of.own(1000.0).within == ()
     mint.now = 2500.0
     continued = of.place(["y"], None, mint.now)
-    assert mint.made[continued.node][2] == {"depth": 1, "within": [["a"], ["b", "c"]]}
+    assert mint.made[continued.node][2] == {"depth": 1, "within": [["a"], ["b", "c"]], "continues": True}
     assert mint.made[of.delegate(continued, (), (one,)).jti][2] == {"depth": 1, "within": [["a"]]}
 
 
