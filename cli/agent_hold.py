@@ -45,7 +45,8 @@ def hold(
 ) -> None:
     """Have what the agent NAME (or SPIFFE ID) does wait until somebody decides (`lictor approve`).
 
-    From now on, for every action that its bindings let out; its tunnels end. It lasts over restarts.
+    From now on, for every action that its bindings let out; its tunnels end. It lasts over restarts. Given again, the
+    same hold stays, or lasts longer where that is what you say.
     """
     given = {"seconds": _seconds(lasts), "action_types": [*types], "targets": [*targets], "workflow": workflow}
     limits = {key: value for key, value in given.items() if value}
@@ -54,7 +55,8 @@ def hold(
         print_json({"ok": True, **done})
         return
     ended = f"; {len(done['ended'])} open tunnels end" if done["ended"] else ""
-    console.print(Text(plain(f"{_what(done)} of {agent_name(done['agent'])} waits, {_until(done)}{ended}")))
+    what = f"{_what(done)} of {agent_name(done['agent'])} waits, {_until(done)} (hold {done['hold']})"
+    console.print(Text(plain(what + ended)))
     console.print("decide:  lictor approve;  take back:  lictor agent unhold NAME", markup=False)
 
 

@@ -40,6 +40,16 @@ class DemandedHold:
     def over(self, now: float) -> bool:
         return self._until is not None and now >= self._until
 
+    def is_like(self, other: DemandedHold) -> bool:
+        """Whether the same one demands the same of the same agent."""
+        same = all(self.said.get(name) == other.said.get(name) for name in ("agent", "by", "workflow"))
+        return same and all(
+            sorted(self.said.get(name, ())) == sorted(other.said.get(name, ())) for name in ("action_types", "targets")
+        )
+
+    def lasts_as_long_as(self, other: DemandedHold) -> bool:
+        return self._until is None or (other._until is not None and self._until >= other._until)
+
     def covers_action(self, action: Mapping[str, Any]) -> bool:
         """The same of an entry, of any agent."""
         of_agent = action["agent_id"] == self.said["agent"]
@@ -79,16 +89,22 @@ class DemandedHolds:
     def put(self, agent_id: str, by: str, why: str, seconds: float | None, more: dict[str, Any]) -> DemandedHold:
         """Demand that what the agent does waits, for so many seconds; `more` are the limits of the demand.
 
+        What the same one demanded with the same limits stays as it was, or goes on as this one if that lasts longer.
         Raises UsageError if there are too many.
         """
-        if len(self._given) >= MOST:
-            raise UsageError(f"there are {MOST} demanded holds already; take some back (`lictor agent unhold`)")
         until = {} if seconds is None else {"until": round(self._ledger.now() + seconds, 3)}
         said = {"agent": agent_id, "by": by, "why": why, **until, **more}
-        DemandedHold(said)
+        asked = DemandedHold(said)
+        alike = next((one for one in self._of.get(agent_id, ()) if one.is_like(asked)), None)
+        if alike is not None and alike.lasts_as_long_as(asked):
+            return alike
+        if alike is None and len(self._given) >= MOST:
+            raise UsageError(f"there are {MOST} demanded holds already; take some back (`lictor agent unhold`)")
         stamped = self._ledger.add(own_fields(self._monitor_id, HOLD_DEMANDED, said))
         given = DemandedHold({"hold": stamped.seq, "since": stamped.timestamp, **said})
         self._given[stamped.seq] = given
+        if alike is not None:
+            self._end(alike.said["hold"], by, f"it goes on as hold {stamped.seq}")
         self._keep()
         return given
 

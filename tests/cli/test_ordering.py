@@ -61,10 +61,8 @@ def test_a_hold(run: Run, asked: list[dict[str, Any]]) -> None:
             "workflow": "w",
         }
     ]
-    assert (code, "everything on urn:x:* of default waits, until 1970-01-01 00:01:01Z; 1 open tunnels end" in text) == (
-        0,
-        True,
-    )
+    said = "everything on urn:x:* of default waits, until 1970-01-01 00:01:01Z (hold 7); 1 open tunnels end"
+    assert (code, said in text) == (0, True), text
     assert json.loads(run("agent", "hold", "default", "--json")[1])["ok"] is True
     assert asked[1] == {"order": "hold", "agent": AGENT, "why": ""}
 

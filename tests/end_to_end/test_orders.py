@@ -281,6 +281,7 @@ def test_a_receiver_is_told(place: Place) -> None:
     """By the program that the documentation shows, also of what it was not there to hear at first."""
     assert reason(place.to_nowhere()) == "default_deny"
     held = place.lictor("b", "agent", "hold", "orders-c")
+    assert place.lictor("b", "agent", "hold", "orders-c", "--why", "again") == held
     place.lictor("b", "agent", "unhold", "orders-c")
 
     def told() -> list[list[str]]:

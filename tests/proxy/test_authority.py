@@ -306,6 +306,36 @@ async def test_demanded_holds_are_written_down_kept_and_end(world: World) -> Non
     await world.ledger.close()
 
 
+async def test_the_same_hold_twice_is_one(world: World) -> None:
+    """The same limits, by the same: it stays as it was, unless it shall last longer; then it goes on as another."""
+    demanded = world.open().demanded
+    few, many = {"action_types": ["tool_call", "delegation"]}, {"action_types": ["delegation", "tool_call"]}
+    first = demanded.put(A, "user:me", "odd", 10.0, few).said
+    assert demanded.put(A, "user:me", "again", 5.0, many).said == first
+    others = [
+        demanded.put(*one).said
+        for one in (
+            (A, "user:you", "", 5.0, few),
+            (A, "user:me", "", 5.0, {}),
+            (A, "user:me", "", 5.0, {**few, "workflow": "w"}),
+            (A, "user:me", "", 5.0, {**few, "targets": ["urn:test:x"]}),
+            (B, "user:me", "", 5.0, few),
+        )
+    ]
+    assert demanded.listed() == [first, *others]
+    longer = demanded.put(A, "user:me", "longer", 20.0, many).said
+    for_ever = demanded.put(A, "user:me", "for ever", None, few).said
+    assert demanded.put(A, "user:me", "", 60.0, few).said == demanded.put(A, "user:me", "", None, few).said == for_ever
+    await world.again()
+    assert world.demanded.listed() == [*others, for_ever]
+    kinds = [(kind, said["hold"], said["why"]) for kind, said in await world.entries() if kind == "hold_ended"]
+    assert kinds == [
+        ("hold_ended", first["hold"], f"it goes on as hold {longer['hold']}"),
+        ("hold_ended", longer["hold"], f"it goes on as hold {for_ever['hold']}"),
+    ]
+    await world.ledger.close()
+
+
 async def test_a_hold_is_over_when_its_time_is_up_and_not_only_when_that_is_written(world: World) -> None:
     demanded = world.open().demanded
     until = demanded.put(A, "user:me", "", 10.0, {}).said["until"]
@@ -321,10 +351,12 @@ async def test_demanded_holds_are_bounded_and_their_patterns_are_read_first(
     demanded = world.open().demanded
     with pytest.raises(UsageError):
         demanded.put(A, "user:me", "", None, {"targets": ["https://"]})
-    demanded.put(A, "user:me", "", None, {})
+    demanded.put(A, "user:me", "", 10.0, {})
     with pytest.raises(UsageError, match="there are 1 demanded holds already"):
         demanded.put(B, "user:me", "", None, {})
     assert len(await world.entries()) == 1
+    demanded.put(A, "user:me", "", None, {})
+    assert len(demanded.listed()) == 1, "it takes no more room"
     await world.ledger.close()
 
 
