@@ -20,9 +20,10 @@ from ..formats.errors import FormatError, UsageError, VerificationError
 from ..proxy.config import load
 from ..proxy.orders.operator import ask
 from ..verifier.bets import BetReport, bet_json, find_tokens, holds_evidence, parse_bet, take_keys, verify_bet
+from ..verifier.log import verify_log
 from .evidence_view import bet_table, bets_table
 from .log_options import FILE, find_ledger, ledger_option
-from .log_view import plain
+from .log_view import log_verdicts, plain
 from .output import console, errors, json_option, print_json
 from .trusted import Trusted, find_trust, trust_options
 
@@ -134,22 +135,32 @@ def verify(
     kept: bool,
     as_json: bool,
 ) -> None:
-    """Verify BETs: signature, key, claims, audience, time. Exit 1 if one does not hold.
+    """Verify BETs: signature, key, claims, audience, time; of an evidence file or a ledger all that `log verify` does.
 
     Keys that the CA vouches for are taken from --keys, from evidence files among the sources, from bundles and from the
-    monitors' directories beside the CA. A result of `fail` that was verified is good evidence, so it exits 0.
+    monitors' directories beside the CA. A result of `fail` that was verified is good evidence, so it exits 0. Exit 1 if
+    a BET or a file is bad, 3 if a file was cut off (prefix only) or lacks BETs or entries in between (gap).
     """
     if kept and at is not None:
         raise UsageError("--kept and --at exclude each other")
-    known = _keys(find_trust(trust, config, bundles), [*keys, *_evidence_files(sources)])
+    trusted = find_trust(trust, config, bundles)
     now = None if kept else at if at is not None else time.time()
-    reports = [verify_bet(token, known, audience=audience or None, now=now) for token in _tokens(sources)]
-    good = all(report.ok for report in reports)
+    with errors.status(Text("verifying")):
+        logs = {name: verify_log(Path(name), trusted.ca_pem) for name in _evidence_files(sources)}
+        # A file that is not what was signed gives no evidence: its verdict names the first thing that is wrong.
+        believed = [source for source in sources if source not in logs or logs[source].verdict != "bad"]
+        known = _keys(trusted, [*keys, *(Path(name) for name in believed if name in logs)])
+        reports = [verify_bet(token, known, audience=audience or None, now=now) for token in _tokens(believed)]
+    codes = [*(0 if report.ok else 1 for report in reports), *(log.exit_code for log in logs.values())]
+    code = 1 if 1 in codes else max(codes, default=0)
     if as_json:
-        print_json({"ok": good, "bets": [report.to_json() for report in reports]})
+        told = [{"file": name, **log.to_json()} for name, log in logs.items()]
+        print_json({"ok": code == 0, "bets": [report.to_json() for report in reports], "logs": told})
     else:
         _print_reports(reports)
-    ctx.exit(0 if good else 1)
+        for line in log_verdicts(logs):
+            console.print(line)
+    ctx.exit(code)
 
 
 def _tokens(sources: Iterable[str]) -> list[str]:
@@ -159,8 +170,8 @@ def _tokens(sources: Iterable[str]) -> list[str]:
         raise UsageError(str(e)) from None
 
 
-def _evidence_files(sources: Iterable[str]) -> list[Path]:
-    return [Path(source) for source in sources if os.path.isfile(source) and holds_evidence(Path(source))]
+def _evidence_files(sources: Iterable[str]) -> list[str]:
+    return [source for source in sources if os.path.isfile(source) and holds_evidence(Path(source))]
 
 
 def _keys(trusted: Trusted, files: Iterable[Path]) -> EvidenceKeys:

@@ -20,13 +20,12 @@ from .chain_formats import to_dot, to_mermaid, to_svg
 from .chain_page import to_html
 from .evidence_view import chain_trees
 from .log_options import FILE
-from .log_view import plain
+from .log_view import log_verdicts, plain, verdict
 from .output import console, errors, json_option, print_json, print_or_write
 from .remote import UNREACHABLE, Auditor, auditor_options, named_in, sources
 from .trusted import find_trust, trust_options
 
 _LOGS = click.argument("logs", metavar="FILE|LEDGER|URL…", nargs=-1, required=True)
-_COLOURS = {"intact": "green", "bad": "red", "prefix_only": "yellow", "gap": "yellow", "missing": "yellow"}
 
 _STATES = {
     "agreed": "of which both monitors recorded the same",
@@ -144,26 +143,21 @@ def verify(
         print_json({"ok": code == 0, "chain": shown, "logs": told})
     else:
         for name, why in missing.items():
-            console.print(_verdict("missing"), Text(plain(f"log {name}: {why}")))
+            console.print(verdict("missing"), Text(plain(f"log {name}: {why}")))
         _print(chain, reports, edges)
     ctx.exit(code)
 
 
 def _print(chain: Chain, logs: dict[str, LogReport], edges: list[Edge]) -> None:
-    for name, report in logs.items():
-        problem = f": {report.problem}" if report.problem else f", {report.entries} entries, {report.bets} BETs"
-        console.print(_verdict(report.verdict), Text(plain(f"log {name}{problem}")))
+    for line in log_verdicts(logs):
+        console.print(line)
     _print_problems(chain)
     for state, count in Counter(edge.state for edge in edges).items():
         console.print(Text(f"{count} delegation{'s' if count > 1 else ''} {_STATES[state]}"))
     counted = f"chain of {len(chain.nodes)} nodes and {len(chain.bets)} BETs in {len(chain.workflows())} workflows"
-    console.print(_verdict(chain.verdict), Text(counted))
+    console.print(verdict(chain.verdict), Text(counted))
 
 
 def _print_problems(chain: Chain) -> None:
     for problem in chain.problems:
-        console.print(_verdict(problem.kind), Text(plain(problem.what)))
-
-
-def _verdict(word: str) -> Text:
-    return Text(word.replace("_", " "), f"bold {_COLOURS[word]}")
+        console.print(verdict(problem.kind), Text(plain(problem.what)))

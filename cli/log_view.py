@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..formats.plain import plain as plain
 from ..verifier.report import LogReport
 
 _COLOURS = {"allow": "green", "flag": "yellow", "hold": "yellow", "deny": "red"}
+_VERDICTS = {"intact": "green", "bad": "red", "prefix_only": "yellow", "gap": "yellow", "missing": "yellow"}
 
 
 def moment(timestamp: float) -> str:
@@ -72,6 +74,18 @@ def entry_table(entries: list[dict[str, Any]]) -> Table:
 def entry_text(entry: dict[str, Any]) -> Text:
     """One entry on one line."""
     return Text("  ").join(_cells(entry))
+
+
+def verdict(word: str) -> Text:
+    """A verdict on a log, a file or a chain, or `missing`."""
+    return Text(word.replace("_", " "), f"bold {_VERDICTS[word]}")
+
+
+def log_verdicts(reports: Mapping[str, LogReport]) -> Iterator[Text]:
+    """One line of each log, by the name of its file."""
+    for name, report in reports.items():
+        more = f": {report.problem}" if report.problem else f", {report.entries} entries, {report.bets} BETs"
+        yield Text.assemble(verdict(report.verdict), plain(f" log {name}{more}"))
 
 
 def report_table(report: LogReport) -> Table:

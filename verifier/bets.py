@@ -6,7 +6,7 @@ import os.path
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..evidence.export import (
     ErasedLine,
     Record,
     TokenLine,
+    Truncated,
     export_lines,
     open_lines,
     read_records,
@@ -121,7 +122,10 @@ def holds_evidence(path: Path) -> bool:
 
 
 def before_entries(path: Path) -> Iterator[Record]:
-    """The records of an evidence file or a ledger before its entries. Raises UsageError, FormatError."""
+    """The records of an evidence file or a ledger before its entries, of one that was cut off those that are there.
+
+    Raises UsageError, FormatError.
+    """
     if is_ledger(path):
         with closing(SqliteReader(path)) as reader, closing(export_lines(reader)) as exported:
             yield from _before_entries(exported)
@@ -131,10 +135,11 @@ def before_entries(path: Path) -> Iterator[Record]:
 
 
 def _before_entries(lines: Iterable[bytes]) -> Iterator[Record]:
-    for _, record in read_records(lines):
-        if isinstance(record, EntryLine | ErasedLine):
-            return
-        yield record
+    with suppress(Truncated):
+        for _, record in read_records(lines):
+            if isinstance(record, EntryLine | ErasedLine):
+                return
+            yield record
 
 
 def take_keys(keys: EvidenceKeys, path: Path) -> None:

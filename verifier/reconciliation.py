@@ -23,7 +23,7 @@ import orjson
 
 from ..evidence.claims import SKEW
 from ..evidence.entry import went_on
-from ..evidence.export import EntryLine, ErasedLine, Header, Record, export_lines, open_lines, read_records
+from ..evidence.export import EntryLine, Header, Record, export_lines, open_lines, read_records
 from ..evidence.sqlite_store import SqliteReader
 from ..formats import base64url
 from ..formats.errors import FormatError
@@ -79,13 +79,13 @@ class Edge:
 
 @dataclass(slots=True)
 class _Logs:
-    """The ends of all files. `holders`: whose delegations each file would have; `erased`: files that lack entries."""
+    """The ends of all files. `whole`: origins of logs of which a file lacks no entry, erased, left out or cut off."""
 
     outgoing: list[End] = field(default_factory=list)
     incoming: defaultdict[str, list[End]] = field(default_factory=lambda: defaultdict(list))
     origins: set[str] = field(default_factory=set)
     served: set[str] = field(default_factory=set)
-    erased: set[str] = field(default_factory=set)
+    whole: set[str] = field(default_factory=set)
 
 
 def reconcile(paths: Iterable[Path], chain: Chain) -> tuple[list[Edge], list[Problem]]:
@@ -141,7 +141,7 @@ def _without_callee(out: End, logs: _Logs, chain: Chain) -> Iterator[Problem]:
     named = f"the delegation {out.node} (entry {out.seq} of {out.origin})"
     minted = chain.nodes.get((out.wid, out.node))
     callees = set(minted.ect.audience) if minted is not None else set()
-    if callees & logs.served and not logs.erased:
+    if callees & logs.served and logs.origins == logs.whole:
         what = f"{named} was answered, and the log of {', '.join(sorted(callees & logs.served))} knows nothing of it"
         yield Problem("bad", what, out.node)
     else:
@@ -151,7 +151,7 @@ def _without_callee(out: End, logs: _Logs, chain: Chain) -> Iterator[Problem]:
 def _without_caller(node: str, end: End, logs: _Logs) -> Problem:
     named = f"the delegation {node} that came in (entry {end.seq} of {end.origin})"
     origin = end.peer.removeprefix("spiffe://")
-    if origin in logs.origins and origin not in logs.erased:
+    if origin in logs.whole:
         return Problem("bad", f"the log of {end.peer} knows nothing of {named}", node)
     return Problem("missing", f"that {named} went out is in none of the files", node)
 
@@ -253,16 +253,18 @@ def _read(paths: Iterable[Path]) -> _Logs:
 
 
 def _take(logs: _Logs, records: Iterator[Record]) -> None:
-    origin = ""
+    origin, missing = "", 0
     awaiting: dict[int, End] = {}
     for record in records:
         if isinstance(record, Header):
-            origin = record.origin
+            origin, missing = record.origin, record.count
             logs.origins.add(origin)
-        elif isinstance(record, ErasedLine):
-            logs.erased.add(origin)
-        elif isinstance(record, EntryLine) and b'"delegation"' in record.data:
-            _take_entry(logs, origin, awaiting, _parse(record.data))
+        elif isinstance(record, EntryLine):
+            missing -= 1
+            if b'"delegation"' in record.data:
+                _take_entry(logs, origin, awaiting, _parse(record.data))
+    if origin and not missing:
+        logs.whole.add(origin)
 
 
 def _parse(data: bytes) -> dict[str, Any]:

@@ -73,6 +73,54 @@ def test_verify_by_audience_and_time(call: Call, chain_files: Any) -> None:
     assert call(*good, "--kept")[0] == 0
 
 
+def _lines_of(kind: str, lines: list[bytes]) -> list[int]:
+    return [number for number, line in enumerate(lines) if line.startswith(b'{"%s":' % kind.encode())]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "verdict", "shown", "message"),
+    [
+        (lambda lines: lines, 0, "intact", 2, ""),
+        (lambda lines: lines[: _lines_of("bet", lines)[0] + 1], 3, "prefix_only", 1, "the file ends after line"),
+        (lambda lines: lines[:-1], 3, "prefix_only", 2, "without its end line"),
+        (lambda lines: lines[:-2] + lines[-1:], 3, "prefix_only", 2, "entries are missing at the end"),
+        (lambda lines: _without(lines, _lines_of("bet", lines)[0]), 3, "gap", 1, "is missing before BET"),
+        (lambda lines: _without(lines, _lines_of("entry", lines)[0]), 3, "gap", 2, "entry 0 is missing"),
+        (lambda lines: [line.replace(b"evil", b"good") for line in lines], 1, "bad", 0, "an entry was altered"),
+        (lambda lines: [*lines[:2], lines[_lines_of("bet", lines)[0]], *lines[2:]], 1, "bad", 0, "stands after one of"),
+    ],
+)
+def test_verify_an_evidence_file(
+    call: Call,
+    chain_files: Any,
+    tmp_path: Path,
+    spoil: Callable[[list[bytes]], list[bytes]],
+    code: int,
+    verdict: str,
+    shown: int,
+    message: str,
+) -> None:
+    """What a file lacks or says wrongly is told of the file, beside what holds of each of its BETs."""
+    file = tmp_path / "file.jsonl"
+    file.write_bytes(b"".join(spoil(chain_files.one.read_bytes().splitlines(keepends=True))))
+    args = ("verify", file, "--trust", chain_files.ca)
+    found, out, _ = call(*args, "--json")
+    report = json.loads(out)
+    assert (found, report["ok"], len(report["bets"])) == (code, code == 0, shown)
+    assert all(one["ok"] for one in report["bets"])
+    assert [log["verdict"] for log in report["logs"]] == [verdict]
+    assert message in json.dumps(report["logs"][0]["problem"])
+    found, out, _ = call(*args)
+    assert (found, out.count("good  signed by")) == (code, shown)
+    assert f"{verdict.replace('_', ' ')} log {file}" in " ".join(out.split())
+    assert message in " ".join(out.split())
+    assert call(*args, chain_files.refusal)[0] == code
+
+
+def _without(lines: list[bytes], number: int) -> list[bytes]:
+    return [*lines[:number], *lines[number + 1 :]]
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

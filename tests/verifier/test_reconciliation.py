@@ -221,6 +221,23 @@ def test_what_was_erased_is_missing_and_no_lie(files: Files) -> None:
     assert [problem.kind for problem in problems] == ["missing"]
 
 
+@pytest.mark.parametrize("lost", [slice(-1, None), slice(1, 2), slice(1, -1), slice(1, None)])
+@pytest.mark.parametrize("side", [ONE, TWO])
+def test_what_a_file_lost_is_missing_and_no_lie(files: Files, side: str, lost: slice) -> None:
+    """Cut off at the end, or with a gap: what verifying the log itself reports."""
+    others = [outgoing(2, node="other"), outgoing(3, node="another")]
+    unrelated = [incoming(parents=("other",), decision="deny"), *others]
+    paths = {ONE: files.write(ONE, CALLER), TWO: files.write(TWO, CALLEE)}
+    spoilt = files.write(side, others if side == ONE else unrelated)
+    whole = reconcile(paths.values(), chain())[1]
+    assert "bad" in [problem.kind for problem in whole]
+    lines = spoilt.read_bytes().splitlines(keepends=True)
+    del lines[lost]
+    spoilt.write_bytes(b"".join(lines))
+    problems = reconcile(paths.values(), chain())[1]
+    assert {problem.kind for problem in problems} == {"missing"}
+
+
 @pytest.mark.parametrize(
     "entry", [[], {"action_type": "delegation"}, incoming(action_parameters={"direction": "inbound"})]
 )
