@@ -17,7 +17,7 @@ import requests
 from command_line import lictor, spawned
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from end_to_end.witnesses import Witness
-from end_to_end.world import Monitor, Server, free_port, until
+from end_to_end.world import Monitor, Outside, Server, binding, free_port, target, until
 from tlog_scales.reader import TilesReader
 from tlog_scales.signing import Vkey, VkeySet
 
@@ -84,43 +84,48 @@ class Place:
         return "--witness", self.keys, "--quorum", "2"
 
 
-@pytest.fixture
-def place(
-    tmp_path: Path, make_monitor: Callable[..., Monitor], make_binding: Callable[..., Any], server: Server
-) -> Iterator[Place]:
-    api = free_port()
-    urls = [f"https://127.0.0.1:{port}/**" for port in (server.port, api)]
-    rules = {"main": make_binding(data_source_access=["urn:test:data"])}
-    table = f'[[target]]\nurn = "urn:test:data"\nkind = "data_source"\nmatch = {json.dumps(urls)}\n'
-    ca = f'[interception]\nupstream_ca = "{server_ca(server)}"\n'
-    monitor = make_monitor("open", rules, table, more=ca, start=False)
-    logs = tmp_path / "logs"
-    key = lictor("log", "key", "-c", monitor.config)
-    assert key.returncode == 0, key.stderr
-    logs.write_text(f"# the monitor under test\n{key.stdout}")
-    witnesses = [Witness(tmp_path, f"w{number}.example", logs) for number in (1, 2)]
-    with_witnesses = "".join(witness.table for witness in witnesses)
-    text = monitor.config.read_text().replace("[listen]\n", f'[listen]\napi = "127.0.0.1:{api}"\n')
-    more = "\n[api]\nentries = true\n\n[witnessing]\ninterval_s = 0.1\nquorum = 2\n"
-    monitor.config.write_text(text + with_witnesses + more)
-    for witness in witnesses:
-        witness.start()
-    monitor.start()
-    yield Place(monitor, witnesses, tmp_path, api, server)
-    monitor.stop()
-    for witness in witnesses:
-        witness.stop()
+Make = Callable[..., Monitor]
 
 
-def server_ca(server: Server) -> Path:
-    path: Path = server.ca  # type: ignore[attr-defined]
-    return path
+@contextlib.contextmanager
+def opened(make: Make, folder: Path, outside: Outside) -> Iterator[Place]:
+    """A monitor and its witnesses, while this lasts."""
+    with contextlib.closing(Server(outside)) as server:
+        api = free_port()
+        urls = [f"https://127.0.0.1:{port}/**" for port in (server.port, api)]
+        rules = {"main": binding(data_source_access=["urn:test:data"])}
+        ca = f'[interception]\nupstream_ca = "{outside.ca}"\n'
+        monitor = make("open", rules, target("urn:test:data", "data_source", *urls), more=ca, start=False)
+        logs = folder / "logs"
+        key = lictor("log", "key", "-c", monitor.config)
+        assert key.returncode == 0, key.stderr
+        logs.write_text(f"# the monitor under test\n{key.stdout}")
+        witnesses = [Witness(folder, f"w{number}.example", logs) for number in (1, 2)]
+        with_witnesses = "".join(witness.table for witness in witnesses)
+        text = monitor.config.read_text().replace("[listen]\n", f'[listen]\napi = "127.0.0.1:{api}"\n')
+        more = "\n[api]\nentries = true\n\n[witnessing]\ninterval_s = 0.1\nquorum = 2\n"
+        monitor.config.write_text(text + with_witnesses + more)
+        try:
+            for witness in witnesses:
+                witness.start()
+            yield Place(monitor.start(), witnesses, folder, api, server)
+        finally:
+            monitor.stop()
+            for witness in witnesses:
+                witness.stop()
 
 
 @pytest.fixture
-def server(outside: Any) -> Iterator[Server]:
-    with contextlib.closing(Server(outside)) as made:
-        made.ca = outside.ca  # type: ignore[attr-defined]
+def place(tmp_path: Path, make_monitor: Make, outside: Outside) -> Iterator[Place]:
+    """For what stops the monitor or spoils its log."""
+    with opened(make_monitor, tmp_path, outside) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, share_monitor: Make, outside: Outside) -> Iterator[Place]:
+    """For all that only looks at a log which grows."""
+    with opened(share_monitor, tmp_path_factory.mktemp("witnessed"), outside) as made:
         yield made
 
 
@@ -181,23 +186,23 @@ def cosignature_time(line: str, text: str, vkey: str) -> int:
     return seconds
 
 
-def test_an_outsider_recomputes_the_log_from_its_tiles(place: Place) -> None:
-    place.act(130)
-    place.witnessed()
-    note = place.get("/checkpoint").text
+def test_an_outsider_recomputes_the_log_from_its_tiles(shared: Place) -> None:
+    shared.act(130)
+    shared.witnessed()
+    note = shared.get("/checkpoint").text
     text, _, signatures = note.partition("\n\n")
     origin, size, root = text.split("\n")
-    assert origin == place.origin
+    assert origin == shared.origin
     assert int(size) > 256
     lines = signatures.strip().split("\n")
     assert len(lines) == 3
-    for witness in place.witnesses:
+    for witness in shared.witnesses:
         (line,) = [one for one in lines if one.split(" ")[1] == witness.name]
         assert cosignature_time(line, f"{text}\n", witness.vkey) > 1_700_000_000
 
     levels: dict[int, list[bytes]] = {}
     for level, path, width in tiles_of(int(size)):
-        data = place.get(f"/tile/{path}").content
+        data = shared.get(f"/tile/{path}").content
         assert len(data) == 32 * width
         levels.setdefault(level, []).extend(data[i : i + 32] for i in range(0, len(data), 32))
     assert base64.b64encode(tree_hash(levels[0])).decode() == root
@@ -206,26 +211,26 @@ def test_an_outsider_recomputes_the_log_from_its_tiles(place: Place) -> None:
     entries: list[bytes] = []
     for level, path, _ in tiles_of(int(size)):
         if level == 0:
-            entries += split_bundle(place.get(f"/tile/entries/{path.removeprefix('0/')}").content)
+            entries += split_bundle(shared.get(f"/tile/entries/{path.removeprefix('0/')}").content)
     assert [sha(b"\x00", entry) for entry in entries] == levels[0]
     assert [json.loads(entry)["seq"] for entry in entries] == list(range(int(size)))
 
 
-def test_a_reader_that_is_not_ours_agrees(place: Place) -> None:
-    place.act(140)
-    place.witnessed()
-    session = place.session()
+def test_a_reader_that_is_not_ours_agrees(shared: Place) -> None:
+    shared.act(140)
+    shared.witnessed()
+    session = shared.session()
 
     class Backend:
         def get(self, *path: str) -> bytes | None:
-            answer = session.get(f"https://127.0.0.1:{place.api}/{'/'.join(path)}", timeout=20)
+            answer = session.get(f"https://127.0.0.1:{shared.api}/{'/'.join(path)}", timeout=20)
             return answer.content if answer.status_code == 200 else None
 
     reader = TilesReader(Backend())
     checkpoint = reader.get_checkpoint()
-    known = VkeySet(*(Vkey.from_string(witness.vkey) for witness in place.witnesses))
+    known = VkeySet(*(Vkey.from_string(witness.vkey) for witness in shared.witnesses))
     assert {vkey.name for vkey, _ in known.verify(checkpoint.signatures, checkpoint)} == {"w1.example", "w2.example"}
-    log_key = spawned("log", "key", "-c", place.monitor.config).stdout.strip()
+    log_key = spawned("log", "key", "-c", shared.monitor.config).stdout.strip()
     checkpoint.verify(Vkey.from_string(log_key))
     assert reader.calculate_root_hash() == checkpoint.root_hash
     for index in (0, 255, 256, checkpoint.size - 1):
@@ -249,28 +254,28 @@ def test_a_log_with_its_witnesses_is_intact_to_its_end(place: Place) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_the_monitor_goes_on_without_a_witness_and_says_so(place: Place) -> None:
-    place.act(1)
-    place.witnessed()
-    place.witnesses[0].stop()
-    place.act(2)
-    health = until(lambda: (h := place.health()) and any(w["problem"] for w in h["witnesses"]) and h)
+def test_the_monitor_goes_on_without_a_witness_and_says_so(shared: Place) -> None:
+    shared.act(1)
+    signed = shared.witnessed()["size"]
+    shared.witnesses[0].stop()
+    shared.act(2)
+    health = until(lambda: (h := shared.health()) and any(w["problem"] for w in h["witnesses"]) and h)
     assert health["status"] == "ok"
-    until(lambda: place.health()["witnesses"][1]["cosigned"] >= 6, what="the other witness goes on")
-    assert int(place.get("/checkpoint").text.split("\n")[1]) < health["size"], "the newest with both cosignatures"
-    place.witnesses[0].start()
-    until(lambda: place.health()["witnesses"][0]["problem"] == "", what="it is asked again")
-    place.witnessed()
+    until(lambda: shared.health()["witnesses"][1]["cosigned"] >= signed + 4, what="the other witness goes on")
+    assert int(shared.get("/checkpoint").text.split("\n")[1]) < health["size"], "the newest with both cosignatures"
+    shared.witnesses[0].start()
+    until(lambda: shared.health()["witnesses"][0]["problem"] == "", what="it is asked again")
+    shared.witnessed()
 
 
-def test_the_api_is_not_reached_through_the_proxy(place: Place) -> None:
+def test_the_api_is_not_reached_through_the_proxy(shared: Place) -> None:
     """Not even where a binding allows it and the catalog names it."""
-    proxy = httpx.Proxy(place.monitor.url, ssl_context=place.monitor.agent_context())
+    proxy = httpx.Proxy(shared.monitor.url, ssl_context=shared.monitor.agent_context())
     with (
-        httpx.Client(proxy=proxy, verify=place.monitor.target_context(), trust_env=False, timeout=20) as http,
+        httpx.Client(proxy=proxy, verify=shared.monitor.target_context(), trust_env=False, timeout=20) as http,
         pytest.raises(httpx.ProxyError, match=r"address_refused.* leads to an address that is not dialled"),
     ):
-        http.get(f"https://127.0.0.1:{place.api}/checkpoint")
+        http.get(f"https://127.0.0.1:{shared.api}/checkpoint")
 
 
 def rewrite(place: Place, seq: int) -> None:
