@@ -10,28 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import aiohttp
-import orjson
-
 from ..bindings.subjects import applies_to, check_subject
-from ..certs.contexts import client_context
 from ..certs.listener import Listener
-from ..certs.servers import ExpectedServer
-from ..formats import strict_json
-from ..formats.errors import FormatError, LictorError, UsageError
+from ..formats.errors import FormatError, UsageError
 from .ear import STATUSES, Status, Submodule
+from .ordering import FAILURES, Ordered
 
 log = logging.getLogger(__name__)
 
-ANSWER_S = 10.0
 PAUSE_S = 0.5
 BACK_OFF_S = 30.0
-MAX_ANSWER = 1 << 20
 MAX_WHY = 300
 AT_ONCE = 8
 """Questions that one monitor is asked at a time."""
@@ -91,14 +83,9 @@ class Corrective:
         self._due: dict[str, None] = {}
         self._looking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._contexts: dict[str, ssl.SSLContext] = {}
-        self._turns: dict[str, asyncio.Semaphore] = {}
-        for name in dict.fromkeys(name for rule in rules for name, _ in rule.monitors):
-            context = client_context(listener.ca, listener.cert, listener.key)
-            known = listener.trust_domain, listener.ca, listener.crl, listener.partners
-            ExpectedServer(name, *known).watch(context)
-            self._contexts[name] = context
-            self._turns[name] = asyncio.Semaphore(AT_ONCE)
+        known = {name: url for rule in rules for name, url in rule.monitors}
+        self._monitors = {name: Ordered(name, url, listener) for name, url in known.items()}
+        self._turns = {name: asyncio.Semaphore(AT_ONCE) for name in known}
 
     def evidence_came(self, agents: Iterable[str]) -> None:
         """New evidence about these agents is in the register. Nothing waits for what follows from it."""
@@ -144,7 +131,7 @@ class Corrective:
         text = str(reasons[0].get("text", "")) if reasons else ""
         why = "".join(c if c.isprintable() else "?" for c in f"{found.status}: {text}")[:MAX_WHY]
         log.warning("%s is %s: ordering %s", agent, why, rule.order)
-        giving = [self._spawn(self._give(rule, name, url, agent, why)) for name, url in rule.monitors]
+        giving = [self._spawn(self._give(rule, name, agent, why)) for name, _ in rule.monitors]
         self._given[number, agent] = giving
 
     def _give_up(self, key: tuple[int, str]) -> None:
@@ -159,7 +146,7 @@ class Corrective:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _give(self, rule: CorrectiveRule, monitor: str, url: str, agent: str, why: str) -> None:
+    async def _give(self, rule: CorrectiveRule, monitor: str, agent: str, why: str) -> None:
         """Until the monitor has taken the order."""
         body: dict[str, Any] = {"agent": agent, "why": why}
         if rule.seconds is not None:
@@ -167,10 +154,11 @@ class Corrective:
         pause, before = PAUSE_S, ""
         while True:
             try:
-                if rule.order != "hold" or not await self._held_already(monitor, url, agent):
-                    await self._ask(monitor, f"{url}/orders/{rule.order}", body)
+                if rule.order != "hold" or not await self._held_already(monitor, agent):
+                    async with self._turns[monitor]:
+                        await self._monitors[monitor].give(rule.order, body)
                 return
-            except (LictorError, aiohttp.ClientError, OSError) as e:
+            except FAILURES as e:
                 problem = str(e) or type(e).__name__
             if problem != before:
                 log.error("the order %s for %s does not reach %s: %s", rule.order, agent, monitor, problem)
@@ -178,27 +166,10 @@ class Corrective:
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, hides nothing
             pause = min(2 * pause, BACK_OFF_S)
 
-    async def _held_already(self, monitor: str, url: str, agent: str) -> bool:
-        """Whether a hold that this Verifier demanded is in force there: another one would have to be taken back too."""
-        listed = await self._ask(monitor, f"{url}/orders/holds", None)
+    async def _held_already(self, monitor: str, agent: str) -> bool:
+        """Whether a hold that this Verifier demanded is in force there: it is to end when it was said to."""
+        async with self._turns[monitor]:
+            listed = await self._monitors[monitor].ask("holds")
         if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
             raise FormatError("its answer has no list of holds")
         return any((one.get("agent"), one.get("by")) == (agent, self._own_id) for one in listed)
-
-    async def _ask(self, monitor: str, url: str, body: dict[str, Any] | None) -> Any:
-        timeout = aiohttp.ClientTimeout(total=ANSWER_S)
-        method, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
-        async with (
-            self._turns[monitor],
-            aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
-            session.request(method, url, data=data, ssl=self._contexts[monitor], allow_redirects=False) as answer,
-        ):
-            found = bytearray()
-            async for chunk in answer.content.iter_chunked(65536):
-                found += chunk
-                if len(found) > MAX_ANSWER:
-                    raise FormatError(f"its answer has more than {MAX_ANSWER} octets")
-        said = bytes(found)
-        if answer.status != 200:
-            raise UsageError(f"it answers {answer.status} ({said[:200].decode('utf-8', 'replace').strip()})")
-        return strict_json.loads_object(said).get("result")
