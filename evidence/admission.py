@@ -25,13 +25,11 @@ from .bet import Bet
 from .claims import SKEW, KeyResolver, predecessors
 from .ect import Ect
 from .entry import InboundDraft
-from .lineage import split_lines
+from .lineage import MAX_WITHIN, exceeds_within, split_lines
 from .store import NodeRow
 
 MAX_LINES = 16
 MAX_REMEMBERED = 1_000_000
-MAX_WITHIN = 32
-"""Bindings that a node may name as not to be exceeded."""
 _DIGEST = re.compile("[A-Za-z0-9_-]{43}")
 _MAX_SCORE = 2**53
 _PROFILE = re.compile("[!-~]{1,256}")
@@ -121,6 +119,9 @@ def _within(parents: Sequence[Ect]) -> list[list[str]]:
     for group in (group for node in parents for group in _groups(node.ext.get("within", []))):
         if group not in found:
             found.append(group)
+    if exceeds_within(found):
+        what = f"the work is within {sum(map(len, found))} bindings, more than {MAX_WITHIN}"
+        raise _Refused("ect_invalid", f"Execution-Context: {what}")
     return found
 
 

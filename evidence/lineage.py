@@ -14,7 +14,7 @@ Tokens are compared as text with those that the agent was given: a line that it 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -27,6 +27,8 @@ Within = tuple[tuple[str, ...], ...]
 MAX_OPEN = 1000
 """Open delegations of one agent; beyond, the oldest is taken for finished."""
 MAX_ALSO = 16
+MAX_WITHIN = 32
+"""Bindings that a node may name as not to be exceeded."""
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?", re.ASCII)
 
 
@@ -91,9 +93,23 @@ def split_lines(lines: Iterable[str]) -> list[str]:
 
 
 def extension(depth: int | None, within: Within, trace: str | None = None) -> dict[str, Any]:
-    """What the extension of a node says of the way that the work has come."""
-    said = {"depth": depth, "within": [*map(list, within)] or None, "trace": trace}
+    """What the extension of a node says of the way that the work has come.
+
+    Where that is within more bindings than a node may name, it says of how many groups they are (`within_omitted`).
+    """
+    named = not exceeds_within(within)
+    said = {
+        "depth": depth,
+        "within": [*map(list, within)] if within and named else None,
+        "within_omitted": None if named else len(within),
+        "trace": trace,
+    }
     return {name: value for name, value in said.items() if value is not None}
+
+
+def exceeds_within(groups: Sequence[Sequence[str]]) -> bool:
+    """Whether these are more bindings, or groups of them, than a node may name."""
+    return max(len(groups), sum(map(len, groups))) > MAX_WITHIN
 
 
 class Lineage:

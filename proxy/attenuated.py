@@ -8,8 +8,7 @@ from ..bindings.attenuation import exceeds
 from ..bindings.model import Binding
 from ..bindings.patterns import AllowSet
 from ..bindings.subjects import applies_to
-from ..evidence.admission import MAX_WITHIN
-from ..evidence.lineage import Within
+from ..evidence.lineage import Within, exceeds_within
 
 MAX_DECIDED = 4096
 
@@ -36,7 +35,7 @@ class Attenuation:
         )
         own = tuple(binding.digest for binding in self._applying(agent_id)) if asked else ()
         within = inherited if not own or own in inherited else (*inherited, own)
-        return within if sum(map(len, within)) <= MAX_WITHIN and len(within) <= MAX_WITHIN else None
+        return None if exceeds_within(within) else within
 
     def problem(self, agent_id: str, within: Sequence[Sequence[str]]) -> str:
         """Why the bindings of a local agent exceed one of these groups, or may; "" if they do not."""

@@ -2,7 +2,7 @@
 
 The agents are plain HTTP servers that hand work on as the message tells them, through their own monitor. What they pass
 on of what they got is all that tells their monitor which work a call belongs to: the evidence, the trace (by hand, or
-by the SDK of OpenTelemetry, each agent with spans of its own), or nothing.
+by the SDK of OpenTelemetry, each agent with spans of its own), or nothing. Some speak HTTP/2.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from lictor.certs.domain import TrustDomain
 from lictor.cli import main
 
 NAMES = "abcde"
+HTTP_2 = "bd"
 MEET_S = 15
 TELEMETRY = "opentelemetry"
 HOW = {"execution-context": "asserted", "traceparent": "traced", TELEMETRY: "traced", "": "inferred"}
@@ -72,11 +73,16 @@ class Agent(Server):
 
     def join(self, monitor: Monitor, urls: dict[str, str]) -> None:
         self._urls = urls
+        context = monitor.target_context()
+        if self.name in HTTP_2:
+            context.set_alpn_protocols(["h2"])
+            context.set_alpn_protocols = lambda offered: None  # httpx would offer HTTP/1.1 first
         self._http = httpx.Client(
             proxy=httpx.Proxy(monitor.url, ssl_context=monitor.agent_context(f"shape-{self.name}")),
-            verify=monitor.target_context(),
+            verify=context,
             trust_env=False,
             timeout=30,
+            http2=self.name in HTTP_2,
         )
 
     def take(self, handler: http.server.BaseHTTPRequestHandler) -> None:
@@ -113,6 +119,7 @@ class Agent(Server):
                 with self._spans.start_as_current_span(f"to {part['to']}", context):
                     TRACE_CONTEXT.inject(carrier)
             answer = self._http.post(self._urls[part["to"]], json=body, headers=carrier)
+            assert answer.http_version == ("HTTP/2" if self.name in HTTP_2 else "HTTP/1.1")
             return "" if answer.status_code == 200 else f"{self.name} to {part['to']}: {answer.text}"
 
         if not told["at_once"]:

@@ -220,6 +220,16 @@ def test_a_condition_that_cannot_be_read_is_refused(ask: Ask, signer: KeySigner,
     assert (draft.decision, draft.reason) == ("deny", "ect_invalid")
 
 
+def test_more_conditions_than_a_node_can_name_are_refused(ask: Ask, signer: KeySigner) -> None:
+    """Of several parents together: the node of the agent could not say what it is within."""
+    digests = [[f"{n:043}"] for n in range(33)]
+    for count, decision in ((32, "allow"), (33, "deny")):
+        nodes = [mint(signer, ext={"within": some}) for some in (digests[:20], digests[10:count])]
+        draft = ask([one.token for one in nodes], [evidence(signer, one) for one in nodes])
+        assert draft.decision == decision
+    assert (draft.reason, "33 bindings, more than 32" in draft.detail) == ("ect_invalid", True)
+
+
 def test_evidence_is_as_old_as_the_end_of_its_window(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
     old = evidence(signer, node, bhv_window={"start": NOW - 90, "end": NOW - 80})
     draft = ask([node.token], [evidence(signer, node), old])

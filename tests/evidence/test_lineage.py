@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lictor.evidence import lineage
-from lictor.evidence.claims import new_id
+from lictor.evidence.claims import check_extension, new_id
 from lictor.evidence.ect import Minted
 from lictor.evidence.lineage import Lineage, trace_id
 
@@ -233,6 +233,24 @@ def test_what_work_is_within_stays_with_it_and_joins_add_up(of: Lineage, mint: M
     continued = of.place(["y"], None, mint.now)
     assert mint.made[continued.node][2] == {"depth": 1, "within": [["a"], ["b", "c"]], "continues": True}
     assert mint.made[of.delegate(continued, (), (one,)).jti][2] == {"depth": 1, "within": [["a"]]}
+
+
+def test_what_a_join_is_within_may_be_more_than_a_node_can_say(of: Lineage, mint: Mint) -> None:
+    """It is kept to all the same: work within so much is handed on to nobody."""
+    groups = [tuple((f"{strand}{n:02}" + "x" * 40,) for n in range(32)) for strand in range(4)]
+    for n, within in enumerate(groups):
+        of.open(mint(new_id(), (new_id(),)), [str(n)], None, PEER, mint.now, 1, within)
+    joined = of.place([], None, 1000.0)
+    assert joined.within == tuple(group for groups_of in groups for group in groups_of)
+    mint.now = 2500.0
+    for place in (joined, of.place([], None, mint.now)):
+        ext = mint.made[place.node][2] or {}
+        check_extension("ext", ext)
+        assert (ext.get("within"), ext["within_omitted"]) == (None, 128)
+    ext = mint.made[of.place(["0"], None, mint.now).node][2] or {}
+    check_extension("ext", ext)
+    assert (len(ext["within"]), ext.get("within_omitted")) == (32, None)
+    assert "within_omitted" in lineage.extension(1, ((), *groups[0])), "33 groups, one of no binding"
 
 
 def test_a_join_is_as_deep_as_its_deepest_part(of: Lineage, mint: Mint) -> None:

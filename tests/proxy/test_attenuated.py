@@ -12,7 +12,7 @@ from remembering import PEER, TOOL, A, Monitor, draft, handed
 
 from lictor.bindings.model import Binding
 from lictor.bindings.schema import load_binding
-from lictor.evidence.admission import MAX_WITHIN
+from lictor.evidence.lineage import MAX_WITHIN
 from lictor.evidence.sqlite_store import SqliteReader
 from lictor.formats import base64url
 
