@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from ..formats.errors import FormatError, UsageError, VerificationError
 from ..proxy.config import load
 from ..proxy.orders.operator import ask
 from ..verifier.bets import BetReport, bet_json, find_tokens, holds_evidence, parse_bet, take_keys, verify_bet
+from ..verifier.histories import check_histories
 from ..verifier.log import verify_log
+from ..verifier.report import EXIT_CODES
 from .evidence_view import bet_table, bets_table
 from .log_options import FILE, find_ledger, ledger_option
-from .log_view import log_verdicts, plain
+from .log_view import log_verdicts, plain, verdict
 from .output import console, errors, json_option, print_json
 from .trusted import Trusted, find_trust, trust_options
 
@@ -139,7 +142,8 @@ def verify(
 
     Keys that the CA vouches for are taken from --keys, from evidence files among the sources, from bundles and from the
     monitors' directories beside the CA. A result of `fail` that was verified is good evidence, so it exits 0. Exit 1 if
-    a BET or a file is bad, 3 if a file was cut off (prefix only) or lacks BETs or entries in between (gap).
+    a BET or a file is bad, 3 if a file was cut off (prefix only) or lacks BETs or entries in between (gap). Tokens that
+    come with a file of their log are held to it: they rest on the same history, or something is bad.
     """
     if kept and at is not None:
         raise UsageError("--kept and --at exclude each other")
@@ -151,15 +155,22 @@ def verify(
         believed = [source for source in sources if source not in logs or logs[source].verdict != "bad"]
         known = _keys(trusted, [*keys, *(Path(name) for name in believed if name in logs)])
         reports = [verify_bet(token, known, audience=audience or None, now=now) for token in _tokens(believed)]
-    codes = [*(0 if report.ok else 1 for report in reports), *(log.exit_code for log in logs.values())]
+        held = [report.bet for report in reports if report.bet is not None]
+        against = check_histories({name: (Path(name), log) for name, log in logs.items()}, held)
+    codes = [0 if report.ok else 1 for report in reports]
+    codes += [*(log.exit_code for log in logs.values()), *(EXIT_CODES[found] for found, _ in against)]
     code = 1 if 1 in codes else max(codes, default=0)
     if as_json:
         told = [{"file": name, **log.to_json()} for name, log in logs.items()]
-        print_json({"ok": code == 0, "bets": [report.to_json() for report in reports], "logs": told})
+        problems = [{"verdict": found, **asdict(problem)} for found, problem in against]
+        bets = [report.to_json() for report in reports]
+        print_json({"ok": code == 0, "bets": bets, "logs": told, "problems": problems})
     else:
         _print_reports(reports)
         for line in log_verdicts(logs):
             console.print(line)
+        for found, problem in against:
+            console.print(verdict(found), Text(plain(problem)))
     ctx.exit(code)
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ..formats.errors import UsageError
 from ..verifier.chain import Chain, Problem, read_chain, verify_chain
+from ..verifier.histories import check_histories
 from ..verifier.log import verify_log
 from ..verifier.reconciliation import Edge, edge_json, reconcile
 from ..verifier.report import LogReport
@@ -126,10 +127,12 @@ def verify(
     trusted = find_trust(trust, config, bundles)
     with sources(logs, trust, config, bundles, auditor) as found, errors.status(Text("verifying")):
         paths = [source.path for source in found if source.path is not None]
-        reports = {s.name: verify_log(s.path, trusted.ca_pem) for s in found if s.path is not None}
+        files = {s.name: (s.path, verify_log(s.path, trusted.ca_pem)) for s in found if s.path is not None}
+        reports = {name: report for name, (_, report) in files.items()}
         chain = verify_chain(paths, trusted.ca_pem, trusted.jwks)
         edges, differences = reconcile(paths, chain)
         chain.problems += differences
+        chain.problems += [Problem("bad", str(problem)) for _, problem in check_histories(files)]
     chain.problems = [replace(one, what=named_in(one.what, found)) for one in chain.problems]
     missing = {source.name: source.problem for source in found if source.path is None}
     codes = {"intact": 0, "bad": 1, "gap": 3, "prefix_only": 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import EvidenceKeys, evidence_jwk
 from lictor.evidence.admission import examine
-from lictor.evidence.entry import ActionDraft, Receipt
+from lictor.evidence.entry import KEY_ROTATION, ActionDraft, Receipt, own_fields
 from lictor.evidence.export import write_export
 from lictor.evidence.ledger import Ledger
 from lictor.evidence.recorder import Recorder
@@ -113,3 +114,19 @@ def chain_files(tmp_path_factory: pytest.TempPathFactory) -> ChainFiles:
         trust.add_monitor(name)
     refusal, sent, signers = asyncio.run(_work(folder, trust))
     return ChainFiles(folder, trust.identity_ca, folder / "one.jsonl", folder / "two.jsonl", signers, refusal, sent)
+
+
+@pytest.fixture
+def two_histories(chain_files: ChainFiles, tmp_path: Path) -> tuple[Path, Path]:
+    """The log of the first monitor, gone on in two ways, each signed by it."""
+
+    async def go_on(path: Path) -> None:
+        ledger = Ledger.open(SqliteStore(path), ONE.removeprefix("spiffe://"), chain_files.signers[ONE])
+        ledger.add(own_fields(ONE, KEY_ROTATION, {"kid": path.stem, "previous_kid": ""}))
+        await ledger.close()
+
+    paths = tmp_path / "left.db", tmp_path / "right.db"
+    for path in paths:
+        shutil.copy(chain_files.folder / "one.db", path)
+        asyncio.run(go_on(path))
+    return paths

@@ -117,6 +117,18 @@ def test_verify_an_evidence_file(
     assert call(*args, chain_files.refusal)[0] == code
 
 
+def test_verify_two_histories_of_one_log(call: Call, chain_files: Any, two_histories: tuple[Path, Path]) -> None:
+    left, right = two_histories
+    args = ("verify", chain_files.refusal, left, "--trust", chain_files.ca)
+    assert call(*args, chain_files.one)[0] == 0
+    code, out, _ = call(*args, right, "--json")
+    report = json.loads(out)
+    assert (code, report["ok"], [log["verdict"] for log in report["logs"]]) == (1, False, ["intact", "intact"])
+    assert [one["verdict"] for one in report["problems"]] == ["bad"]
+    code, out, _ = call(*args, right)
+    assert (code, f"two histories: {left} and {right} differ in" in " ".join(out.split())) == (1, True)
+
+
 def _without(lines: list[bytes], number: int) -> list[bytes]:
     return [*lines[:number], *lines[number + 1 :]]
 

@@ -100,3 +100,14 @@ def test_wrong_use(call: Call, chain_files: Any, args: list[str], message: str) 
     given = {"CA": chain_files.ca, "FILE": chain_files.one}
     code, _, err = call(*(given.get(arg, arg) for arg in args))
     assert (code, message in err) == (2, True)
+
+
+def test_verify_two_histories_of_one_log(call: Call, chain_files: Any, two_histories: tuple[Path, Path]) -> None:
+    left, right = two_histories
+    for one in two_histories:
+        assert call("verify", one, chain_files.one, chain_files.two, "--trust", chain_files.ca)[0] == 0
+    code, out, _ = call("verify", left, right, chain_files.two, "--trust", chain_files.ca)
+    assert code == 1
+    said = " ".join(out.split())
+    assert f"two histories: {left} and {right} differ in their first" in said
+    assert said.count("intact log") == 3
