@@ -151,8 +151,8 @@ class Desk:
         """
         self.check_question(asker, agents, nonce, window)
         now = self._now()
-        found = {agent: self.appraised(agent, now, nonce, (stale or {}).get(agent, ()), window) for agent in agents}
-        token = ear.issue(self._signer, self._config.spiffe_id, found, now, RESULT_S, profile, __version__)
+        found = {agent: self.appraised(agent, now, (stale or {}).get(agent, ()), window) for agent in agents}
+        token = ear.issue(self._signer, self._config.spiffe_id, found, now, RESULT_S, nonce, profile, __version__)
         if len(token) > jws.MAX_TOKEN:
             raise UsageError("the result is too long for one token: ask about fewer agents at a time")
         return token
@@ -161,7 +161,6 @@ class Desk:
         self,
         agent: str,
         now: float,
-        nonce: str | None = None,
         stale: Sequence[str] = (),
         window: Window | None = None,
     ) -> Submodule:
@@ -174,7 +173,7 @@ class Desk:
             more += self._config.software.reasons(monitor, one)
         known = self._references.current
         found = self._register.appraisal(
-            agent, span, known, nonce, more, lambda monitor: self._of_monitor(monitor, span.ended_after, now)
+            agent, span, known, more, lambda monitor: self._of_monitor(monitor, span.ended_after, now)
         )
         if described := shown(under):
             found = replace(found, behavior={**found.behavior, "described": described})

@@ -1,7 +1,7 @@
 """Attestation results as EAR JWTs (draft-ietf-rats-ear), and how results of behavior become trust tiers (AR4SI).
 
-The profile written is that of the working group's draft of March 2026; `veraison` is the older one, which the Veraison
-libraries read. AR4SI has no claim for behavior, so `executables` carries it, with negative values, which it leaves to
+The profile written is that of draft -04 of the working group (May 2026); `veraison` is the older one, which the
+Veraison libraries read. AR4SI has no claim for behavior, so `executables` carries it, with negative values, which it leaves to
 the implementation; what was seen stands word for word in the submodule's private claim `lictor.behavior`. A status is
 never better than the worst claim.
 """
@@ -24,7 +24,7 @@ Profile = Literal["ietf", "veraison"]
 
 TYP = "eat+jwt"
 PROFILES: Mapping[Profile, str] = {
-    "ietf": "tag:ietf.org,2026:rats/ear#03",
+    "ietf": "tag:ietf.org,2026:rats/ear#04",
     "veraison": "tag:github.com,2023:veraison/ear",
 }
 STATUSES: tuple[Status, ...] = ("affirming", "none", "warning", "contraindicated")
@@ -49,7 +49,6 @@ class Submodule:
 
     status: Status
     policies: tuple[str, ...] = ()
-    nonce: str | None = None
     behavior: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -87,10 +86,11 @@ def issue(
     submodules: Mapping[str, Submodule],
     now: float,
     lifetime: int,
+    nonce: str | None = None,
     profile: Profile = "ietf",
     build: str = "",
 ) -> str:
-    """Sign a result about some agents. `lifetime` in seconds, `build` is the verifier's version."""
+    """Sign a result about some agents: good for `lifetime` seconds, in answer to `nonce`; `build`: our version."""
     status = worst(one.status for one in submodules.values())
     claims = {
         "iss": issuer,
@@ -100,6 +100,7 @@ def issue(
         _name(profile, "verifier-id"): {"developer": "lictor", "build": build or "unknown"},
         _name(profile, "status"): status,
         "submods": {agent: _submodule(one, profile) for agent, one in submodules.items()},
+        **({} if nonce is None else {"eat_nonce": nonce}),
     }
     return jws.sign_compact({"typ": TYP}, canonical(claims), signer)
 
@@ -107,7 +108,7 @@ def issue(
 def verify(
     token: str, resolve: KeyResolver, *, now: float | None = None, nonce: str | None = None, skew: float = 30.0
 ) -> Result:
-    """Signature, profile and form; with `now` the times; with `nonce` that every submodule answers to it.
+    """Signature, profile and form; with `now` the times; with `nonce` that it answers to it.
 
     Raises VerificationError with what is wrong.
     """
@@ -123,7 +124,7 @@ def verify(
     status = _status(claims.get(_name(profile, "status")), "the result")
     if status != worst(one.status for one in submodules.values()):
         raise VerificationError(f"the result's status is {status!r}, which is not that of its worst submodule")
-    if nonce is not None and any(one.nonce != nonce for one in submodules.values()):
+    if nonce is not None and claims.get("eat_nonce") != nonce:
         raise VerificationError("the result does not answer to the nonce that was sent")
     return Result(issuer, profile, iat, exp, status, submodules)
 
@@ -146,8 +147,6 @@ def _submodule(one: Submodule, profile: Profile) -> dict[str, Any]:
             if profile == "veraison"
             else {"ear_appraisal_policy_ids": policies}
         )
-    if one.nonce is not None:
-        said["eat_nonce"] = one.nonce
     return said
 
 
@@ -163,12 +162,12 @@ def _read_submodule(agent: str, value: object, profile: Profile) -> Submodule:
         raise VerificationError(f"the status {status!r} of {agent} is better than the worst claim about it")
     policies = value.get("ear_appraisal_policy_ids", value.get("ear.appraisal-policy-id", []))
     policies = [policies] if isinstance(policies, str) else policies
-    nonce, behavior = value.get("eat_nonce"), value.get(BEHAVIOR, {})
+    behavior = value.get(BEHAVIOR, {})
     if not isinstance(policies, list) or not all(isinstance(one, str) for one in policies):
         raise VerificationError(f"the appraisal policies of {agent} are not texts")
-    if not (nonce is None or isinstance(nonce, str)) or not isinstance(behavior, dict):
+    if not isinstance(behavior, dict):
         raise VerificationError(f"the submodule of {agent} is malformed")
-    return Submodule(status, tuple(policies), nonce, behavior)
+    return Submodule(status, tuple(policies), behavior)
 
 
 def tier_of(claim: int) -> Status:

@@ -111,7 +111,6 @@ class Register:
         agent: str,
         span: Span,
         references: References,
-        nonce: str | None = None,
         more: Iterable[Reason] = (),
         of_monitor: OfMonitor = lambda issuer: (),
     ) -> Submodule:
@@ -150,7 +149,7 @@ class Register:
         if groups:
             behavior["until"] = max(group[6] for group in groups)
         named = tuple(shortened(policy) for policy in policies)[:MAX_REASONS]
-        return Submodule(worst(statuses), named, nonce, behavior)
+        return Submodule(worst(statuses), named, behavior)
 
     def disagreements(self, agent: str, watched: Iterable[Watched], span: Span, until: float) -> list[Reason]:
         """Where monitors that watch the same do not tell the same; windows that ended after `until` wait."""

@@ -70,13 +70,13 @@ def whats(module: Submodule) -> list[str]:
 
 def test_nothing_is_known_of_an_agent_without_evidence(register: Register) -> None:
     behavior = {"bets": 0, "entries": 0, "monitors": [], "reasons": []}
-    assert said(register) == Submodule("none", (), None, behavior)
+    assert said(register) == Submodule("none", (), behavior)
 
 
 def test_what_is_said(register: Register) -> None:
     module = take(register, bet("a"), bet("b", "a", 110))
     behavior = {"bets": 2, "entries": 6, "monitors": [ISSUER], "reasons": [], "until": 110.0}
-    assert module == Submodule("affirming", (POLICY,), None, behavior)
+    assert module == Submodule("affirming", (POLICY,), behavior)
 
 
 @pytest.mark.parametrize(

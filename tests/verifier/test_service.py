@@ -68,7 +68,6 @@ async def test_evidence_becomes_a_result(served: Served, one: Pusher) -> None:
     assert [v["known"] for v in await served.push(second, one.bet(), keys=[one.jwk])] == [True, False]
     result = await served.ask(nonce="12345678")
     assert result.status == "affirming"
-    assert result.submodules[AGENT].nonce == "12345678"
     assert result.submodules[AGENT].behavior["bets"] == 3
     await served.push(one.bet(bhv_result="fail"), keys=[one.jwk])
     assert (await served.ask(AGENT, "spiffe://v.test/agent/x", profile="veraison")).status == "contraindicated"
@@ -134,6 +133,15 @@ async def test_the_result_about_one_agent(served: Served, path: str) -> None:
     assert served.verified(token, jwks, (AGENT,), "87654321").profile == "ietf"
     assert (await served.call("GET", f"{path}?nonce=1", template=template))[0] == 400
     assert (await served.call("GET", "/results/x", template=template))[0] == 400
+
+
+async def test_every_path_that_is_served_is_described(tmp_path: Path, domain: TrustDomain) -> None:
+    service = Service(load(write_config(tmp_path, domain)))
+    routes = service._callers.app.router.routes()
+    served = {(route.method.lower(), route.resource.canonical) for route in routes if route.resource is not None}
+    described = {(method, path) for path, item in openapi()["paths"].items() for method in item}
+    assert {one for one in served if one[0] != "head"} == described
+    service._desk.close()
 
 
 async def test_every_path_is_described_and_served(served: Served) -> None:
