@@ -1,9 +1,9 @@
 """Attestation results as EAR JWTs (draft-ietf-rats-ear), and how results of behavior become trust tiers (AR4SI).
 
 The profile written is that of draft -04 of the working group (May 2026); `veraison` is the older one, which the
-Veraison libraries read. AR4SI has no claim for behavior, so `executables` carries it, with negative values, which it leaves to
-the implementation; what was seen stands word for word in the submodule's private claim `lictor.behavior`. A status is
-never better than the worst claim.
+Veraison libraries read. AR4SI has no claim for behavior, so `executables` carries it, with negative values, which it
+leaves to the implementation; what was seen stands word for word in the submodule's private claim `lictor.behavior`. A
+status is never better than the worst claim.
 """
 
 from __future__ import annotations
