@@ -25,6 +25,7 @@ from end_to_end.world import Monitor, Server, binding, target
 
 from lictor.certs.authority import DOCUMENT_SIGNING, Issuer, issue, pem
 from lictor.certs.domain import TrustDomain
+from lictor.certs.evidence_keys import evidence_jwk
 from lictor.cli import cli
 from lictor.evidence import bet, ect
 from lictor.evidence.claims import new_id
@@ -43,7 +44,7 @@ def callee(share_monitor: Callable[..., Monitor]) -> Iterator[Callee]:
     rules = {**binding(delegation=[URN_B]), "subjects": ["spiffe://test.internal/monitor/*"]}
     with contextlib.closing(Server(None)) as agent:
         ingress = f'agent = "{AGENT_B}"\nurn = "{URN_B}"\nupstream = "http://127.0.0.1:{agent.port}"'
-        yield Callee(share_monitor("callee", {"inbound": rules}, ingress=ingress), agent)
+        yield Callee(share_monitor("callee", {"inbound": rules}, ingress=ingress, workers=2), agent)
 
 
 def certify(m: Attacker, domain: TrustDomain, key: PublicKey, path: Path, since: timedelta) -> None:
@@ -116,12 +117,34 @@ def test_a_level_below_what_the_binding_asks_for(callee: Callee, mallory: Attack
     callee.takes(mallory, mallory.tokens(mallory.node()))
 
 
-def test_a_key_of_the_other_algorithm_is_as_good(callee: Callee, domain: TrustDomain) -> None:
+def test_a_key_of_the_other_algorithm_is_as_good(callee: Callee, domain: TrustDomain, tmp_path: Path) -> None:
+    """Also under names of the first generation, in one workflow with nodes of ours."""
     m = Attacker(domain, "elliptic", AGENT_A, AGENT_B)
     m.signer = KeySigner.of(ec.generate_private_key(ec.SECP256R1()))
-    certify(m, domain, m.signer.public_key(), m.files.directory / "evidence-es256.pem", timedelta())
+    cert = m.files.directory / "evidence-es256.pem"
+    certify(m, domain, m.signer.public_key(), cert, timedelta())
     assert m.signer.alg == "ES256"
-    callee.takes(m, m.tokens(m.node()))
+    taken = callee.takes(m, of_generation("wimse-exec+jwt", "par", "ext")(m, m))
+    [came] = taken["action_parameters"]["parents"]
+    # The first generation's names alone over what the callee's own node says, which has both.
+    after_ours = {"wid": taken["wid"], "par": [taken["node"]], "pred": None, "ext": {"depth": 1}, "ect_ext": None}
+    back = callee.takes(m, m.tokens(m.node(**after_ours)))
+    assert "pending_parents" not in back["action_parameters"]
+
+    path = tmp_path / "callee.jsonl"
+    with contextlib.closing(SqliteReader(callee.monitor.path / "data" / "ledger.sqlite")) as reader:
+        write_export(reader, path)
+    verified = chain.verify_chain([path], domain.identity_ca.read_bytes(), [evidence_jwk(cert.read_bytes())])
+    of_workflow = {jti: node for (wid, jti), node in verified.nodes.items() if wid == taken["wid"]}
+    line, at = [], of_workflow[back["node"]]
+    while True:
+        line.append((at.ect.jti, jws.parse_compact(at.ect.token, typ=TYPES).header["alg"]))
+        if not at.parents:
+            break
+        [at] = at.parents
+    sent = back["action_parameters"]["parents"][0]
+    assert line == [(back["node"], "EdDSA"), (sent, "ES256"), (taken["node"], "EdDSA"), (came, "ES256")]
+    assert [p for p in verified.problems if p.jti in of_workflow] == []
 
 
 @pytest.mark.parametrize("who", ["nobody", "one of another trust domain", "an agent"])
