@@ -14,10 +14,12 @@ Tokens are compared as text with those that the agent was given: a line that it 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from ..formats.spiffe import trust_domain
 from .claims import MAX_PREDECESSORS, new_id
 from .ect import FRESH, IDLE, MAX_ANCESTORS, Minted
 
@@ -25,7 +27,7 @@ How = Literal["root", "asserted", "traced", "inferred"]
 Within = tuple[tuple[str, ...], ...]
 """Digests of bindings: of each who handed on, all that applied to it then."""
 MAX_OPEN = 1000
-"""Open delegations of one agent; beyond, the oldest is taken for finished."""
+"""Open delegations of one agent; beyond, one of the trust domain that has most is taken for finished, its oldest."""
 MAX_ALSO = 16
 MAX_WITHIN = 32
 """Bindings that a node may name as not to be exceeded."""
@@ -61,7 +63,8 @@ class Place:
 class Strand:
     """One line of work of an agent. `node` is its newest node; `tokens` are those by which the agent may name it.
 
-    `of` as in `Place`; `jtis` are the ids of its nodes and of those that it comes from, the oldest forgotten.
+    `of` as in `Place`; `jtis` are the ids of its nodes and of those that it comes from. Of `tokens` and `jtis` the first,
+    which came along or were `given` to the agent, are kept; of the later ones the oldest are forgotten.
     """
 
     node: Minted
@@ -72,6 +75,7 @@ class Strand:
     within: Within = ()
     length: int = 1
     tokens: list[str] = field(default_factory=list)
+    given: int = 1
     of: tuple[str, ...] = ()
     jtis: list[str] = field(default_factory=list)
 
@@ -158,13 +162,15 @@ class Lineage:
 
         Returns the node of the delegation that was taken for finished to make room, if one was.
         """
-        dropped = next(iter(self._open)) if len(self._open) >= MAX_OPEN else None
+        dropped = self._crowding(peer) if len(self._open) >= MAX_OPEN else None
         if dropped is not None:
             self.finish(dropped)
         strand = Strand(node, now, trace_id(traceparent), peer, depth, within)
         strand.of, strand.jtis = (node.jti,), [node.jti, *node.parents]
         self._open[node.jti] = strand
-        for token in (node.token, *incoming):
+        lines = (node.token, *incoming)
+        strand.given = max(len(lines), len(strand.jtis))
+        for token in lines:
             self._name(token, strand)
         return dropped
 
@@ -245,11 +251,19 @@ class Lineage:
         ext = {**extension(strand.depth, strand.within), "continues": True}
         strand.node = self._mint(strand.node.wid, (strand.node.jti,), audience, ext)
         strand.length += 1
-        strand.jtis = [*strand.jtis[-MAX_PREDECESSORS + 1 :], strand.node.jti]
+        strand.jtis.append(strand.node.jti)
+        if len(strand.jtis) > MAX_PREDECESSORS:
+            del strand.jtis[strand.given]
         self._name(strand.node.token, strand)
 
     def _name(self, token: str, strand: Strand) -> None:
         strand.tokens.append(token)
         self._by_token[token] = strand
         if len(strand.tokens) > MAX_PREDECESSORS:
-            self._by_token.pop(strand.tokens.pop(0), None)
+            self._by_token.pop(strand.tokens.pop(strand.given), None)
+
+    def _crowding(self, peer: str) -> str:
+        """The oldest that is open of the trust domain that has most, counting one more of this peer."""
+        domains = {node: trust_domain(strand.peer or "") for node, strand in self._open.items()}
+        [(most, _)] = Counter([trust_domain(peer), *domains.values()]).most_common(1)
+        return next(node for node, domain in domains.items() if domain == most)

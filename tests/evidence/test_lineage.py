@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -190,12 +191,33 @@ def test_too_many_open_ones_push_out_the_oldest(of: Lineage, mint: Mint, monkeyp
     assert of.response(first.jti, 1000.0) is None
 
 
+def test_whoever_has_most_open_makes_room(of: Lineage, mint: Mint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a partner that opens very many, under any names, ends nobody else's."""
+    monkeypatch.setattr(lineage, "MAX_OPEN", 4)
+
+    def from_(peer: str) -> tuple[str, str | None]:
+        node = mint(W1, ())
+        return node.jti, of.open(node, [], None, peer, mint.now)
+
+    own = [from_(PEER)[0] for _ in range(2)]
+    partner = [from_(f"spiffe://partner.test/monitor/{n}") for n in range(6)]
+    assert [dropped for _, dropped in partner] == [None, None, *(jti for jti, _ in partner[:4])]
+    assert None not in [of.response(jti, mint.now) for jti in own]
+    assert from_(PEER)[1] == own[0], "now that is the one that has most"
+
+
 def test_tokens_of_a_long_strand_do_not_pile_up(of: Lineage, mint: Mint) -> None:
     node = arrive(of, mint, W1)
+    [came] = node.parents
     for _ in range(300):
         mint.now += 301
-        of.place([], None, mint.now)
-    assert len(of._by_token) <= 100
+        newest = of.place([], None, mint.now)
+    assert max(len(of._by_token), len(of._open[node.jti].jtis)) <= 100
+    arrive(of, mint, W2, "other")
+    for line in (node.token, "caller"):
+        assert of.place([line], None, mint.now) == replace(newest, how="asserted"), "what the agent was given"
+    assert of.named(came) == of.named(newest.node) == of.named(node.jti) == (node.jti,)
+    of.finish(next(reversed(of._open)))
     of.finish(node.jti)
     assert not of._by_token
 
