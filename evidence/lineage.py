@@ -63,8 +63,8 @@ class Place:
 class Strand:
     """One line of work of an agent. `node` is its newest node; `tokens` are those by which the agent may name it.
 
-    `of` as in `Place`; `jtis` are the ids of its nodes and of those that it comes from. Of `tokens` and `jtis` so many as
-    are `given`, those that came along and the agent's first, are kept; of the later ones the oldest are forgotten.
+    `of` as in `Place`; `jtis` are the ids of its nodes and of those that it comes from. Of both the first,
+    as many as are `given` to the agent or came along, are kept; of the later ones the oldest are forgotten.
     """
 
     node: Minted
