@@ -348,6 +348,7 @@ class Ledger:
 
     def _die(self, error: BaseException) -> None:
         text = str(error) if isinstance(error, LedgerError) else f"the ledger cannot be written: {error!r}"
+        text += "; nothing more is recorded until the monitor is started again"
         self._dead = LedgerError(text)
         for future in (*self._written, *self._waiting):
             if not future.done():

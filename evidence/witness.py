@@ -189,12 +189,12 @@ def _judge(request: AddCheckpoint, new: Checkpoint, size: int, root: bytes, held
     kept = (size, held)
     if new.size == size:
         if new.root != root:
-            raise _Refusal(Answer(422, f"another tree of {size} entries was signed here before\n"), kept)
+            raise _Refusal(Answer(422, f"another tree of {size} entries of {new.origin} was signed here before\n"), kept)
         good = not request.proof
     elif size == 0:
         good = not request.proof
     else:
         good = verify_consistency(size, new.size, request.proof, root, new.root)
     if not good:
-        text = f"the proof does not show that the tree of {new.size} entries continues that of {size}\n"
+        text = f"the proof does not show that the tree of {new.size} entries of {new.origin} continues that of {size}\n"
         raise _Refusal(Answer(422, text), kept)

@@ -196,6 +196,7 @@ class ControlProcess:
 
     async def _tick(self, ledger: Ledger, key: EvidenceKey) -> None:
         domain = TrustDomain.open(self._config.identity.trust)
+        problem = ""
         for second in itertools.count():
             await asyncio.sleep(TICK_S)
             try:
@@ -212,8 +213,11 @@ class ControlProcess:
                     self._description.enter(ledger, self._in_force)
                 if second % FRESHEN_EVERY == 0 and freshen(domain, self._config.monitor.name):
                     self._restart_workers()
+                problem = ""
             except LictorError as e:
-                log.error("%s", e)
+                if str(e) != problem:
+                    log.error("%s", e)
+                problem = str(e)
             except Exception:
                 # Evidence and reloads must not end silently with one surprise.
                 log.exception("upkeep failed and goes on")

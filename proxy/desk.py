@@ -16,7 +16,7 @@ from typing import Any
 from ..evidence.entry import InboundDraft, OutcomeDraft, Receipt, Tokens
 from ..evidence.recorder import Recorder
 from ..evidence.runs import Common, parse_common, parse_run
-from ..formats.errors import LictorError
+from ..formats.errors import LedgerError, LictorError
 from .channel import Frames
 from .outside.apart import Apart
 from .packing import unpack
@@ -155,6 +155,8 @@ def _refused(error: BaseException) -> dict[str, str]:
     """The answer to what could not be recorded."""
     if isinstance(error, LictorError):
         log.error("not recorded: %s", error)
-        return {"reason": "monitor_error", "text": str(error)}
+        # Where the log lies, and what is wrong with its disk, is for the operator.
+        text = "the log cannot be written" if isinstance(error, LedgerError) else str(error)
+        return {"reason": "monitor_error", "text": text}
     log.error("not recorded", exc_info=error)
     return {"reason": "monitor_error", "text": "an error inside the monitor"}

@@ -125,8 +125,15 @@ def test_disk_full(make_monitor: Make, outside: Outside, server: Server) -> None
             assert len(server.requests) < 5000, "the disk never filled"
         reached = len(server.requests)
         assert (answer.status, answer.json()["reason"]) == (503, "monitor_error")
+        assert str(monitor.path) not in answer.body.decode(), "where the log lies is the operator's"
+        assert "the log cannot be written" in answer.json()["detail"]
         for _ in range(3):
             assert wire.request("GET", "/data/x").status == 503
+        said = until(lambda: [line for line in monitor.output().splitlines() if "lictor: the ledger" in line])
+        time.sleep(2.5)  # upkeep goes on every second
+    assert [line for line in monitor.output().splitlines() if "lictor: the ledger" in line] == said
+    assert len(said) == 1
+    assert "nothing more is recorded until the monitor is started again" in said[0]
     assert len(server.requests) == reached
     assert len([e for e in monitor.of_agents() if "outcome_of" not in e]) == reached
     process = monitor.process

@@ -106,7 +106,11 @@ async def test_a_run_that_has_to_be_looked_at_one_by_one() -> None:
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize(
     ("error", "text"),
-    [(LedgerError("the disk is full"), "the disk is full"), (RuntimeError("x"), "an error inside the monitor")],
+    [
+        (LedgerError("/var/lib/x is full"), "the log cannot be written"),
+        (FormatError("too large"), "too large"),
+        (RuntimeError("x"), "an error inside the monitor"),
+    ],
 )
 async def test_what_cannot_be_recorded_is_answered_too(error: Exception, text: str, whole: bool) -> None:
     recorder, frames = Recorder(error, whole=whole), Frames()
