@@ -1,5 +1,7 @@
 """A delegation DAG as one HTML file that opens without network: drag, zoom, search, and what a node says on a click.
 
+Of many nodes few can be read at a time: whatever is found, linked to or named in the page's address (`#n7`) is gone to.
+
 Nothing of the tokens becomes markup or script: the picture is escaped SVG, the texts are JSON that the script puts in
 place as text. The page's own policy forbids it everything but its own style and script.
 """
@@ -47,6 +49,11 @@ stage.addEventListener('pointerdown',e=>{from=[e.clientX,e.clientY]});
 stage.addEventListener('pointermove',e=>{if(!from)return;const s=scale();
  view.x-=(e.clientX-from[0])*s;view.y-=(e.clientY-from[1])*s;from=[e.clientX,e.clientY];show()});
 addEventListener('pointerup',()=>{from=null});
+const at=b=>b.transform.baseVal[0].matrix;
+const seen=b=>{const m=at(b),r=b.getBBox();return scale()<=1.5&&m.e>=view.x&&m.f>=view.y&&
+ m.e+r.width<=view.x+view.w&&m.f+r.height<=view.y+view.h};
+const go=b=>{if(seen(b))return;const m=at(b),r=b.getBBox(),w=stage.clientWidth,h=stage.clientHeight;
+ Object.assign(view,{x:m.e+(r.width-w)/2,y:m.f+(r.height-h)/2,w,h});show()};
 const near=(id,one,other,seen)=>{arrows.forEach(a=>{if(a.dataset[one]===id&&!seen.has(a.dataset[other])){
  seen.add(a.dataset[other]);near(a.dataset[other],one,other,seen)}});return seen};
 const faint=keep=>{boxes.forEach(b=>b.classList.toggle('faint',!!keep&&!keep.has(b.id)));
@@ -54,12 +61,26 @@ const faint=keep=>{boxes.forEach(b=>b.classList.toggle('faint',!!keep&&!keep.has
 const choose=box=>{boxes.forEach(b=>b.classList.toggle('chosen',b===box));said.replaceChildren();
  if(!box){faint(null);return}
  texts[box.id].forEach(t=>{const p=document.createElement('p');p.textContent=t;said.append(p)});
+ arrows.forEach(a=>a.dataset.to===box.id&&link('from',a.dataset.from));
+ arrows.forEach(a=>a.dataset.from===box.id&&link('to',a.dataset.to));
  faint(new Set([box.id,...near(box.id,'from','to',new Set()),...near(box.id,'to','from',new Set())]))};
-boxes.forEach(b=>{b.tabIndex=0;b.addEventListener('click',e=>{e.stopPropagation();choose(b)});
- b.addEventListener('keydown',e=>{if(e.key==='Enter')choose(b)})});
+const link=(word,id)=>{const p=document.createElement('p'),a=document.createElement('a'),b=document.getElementById(id);
+ a.href='#'+id;a.textContent=word+' '+b.querySelector('text').textContent;p.append(a);said.append(p);
+ a.addEventListener('click',e=>{e.preventDefault();pick(b)})};
+const named=()=>{const b=boxes.find(b=>'#'+b.id===location.hash);if(b){choose(b);go(b)}};
+const pick=b=>{if(location.hash==='#'+b.id)named();else location.hash=b.id};
+addEventListener('hashchange',named);named();
+boxes.forEach(b=>{b.tabIndex=0;b.addEventListener('click',e=>{e.stopPropagation();pick(b)});
+ b.addEventListener('keydown',e=>{if(e.key==='Enter')pick(b)})});
 stage.addEventListener('dblclick',()=>{Object.assign(view,{x:whole.x,y:whole.y,w:whole.width,h:whole.height});choose(null);show()});
-document.getElementById('find').addEventListener('input',e=>{const q=e.target.value.toLowerCase();
- faint(q?new Set(boxes.filter(b=>texts[b.id].join(' ').toLowerCase().includes(q)).map(b=>b.id)):null)});
+const find=document.getElementById('find'),hits=document.getElementById('hits');
+let found=[],next=0;
+const turn=n=>{next=n;hits.textContent=found.length?n+1+' of '+found.length:find.value?'nothing':'';
+ if(found.length)go(found[n])};
+find.addEventListener('input',()=>{const q=find.value.toLowerCase();
+ found=q?boxes.filter(b=>texts[b.id].join(' ').toLowerCase().includes(q)):[];
+ faint(q?new Set(found.map(b=>b.id)):null);turn(0)});
+find.addEventListener('keydown',e=>{if(e.key==='Enter'&&found.length)turn((next+(e.shiftKey?found.length-1:1))%found.length)});
 """
 
 
@@ -75,7 +96,9 @@ def to_html(drawing: Drawing, title: str) -> str:
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>"
         f"<header><h1>{escape(title)}</h1><span>{counts}</span>"
         '<input id="find" type="search" placeholder="Find agent, policy, result, id" aria-label="Find">'
-        "<span>Drag to move, wheel to zoom, click a node, double-click for all.</span></header>\n"
+        '<output id="hits" for="find"></output>'
+        "<span>Enter for the next one. Drag to move, wheel to zoom, click a node, double-click for all.</span>"
+        "</header>\n"
         f'<main><div id="stage">{to_svg(drawing)}</div>'
         '<aside id="said" aria-live="polite">No signature was verified; lictor chain verify does.</aside></main>\n'
         f'<script type="application/json" id="texts">{texts}</script>\n<script>{_SCRIPT}</script></body></html>\n'

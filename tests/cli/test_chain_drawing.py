@@ -5,6 +5,8 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from lictor.cli.chain import command
-from lictor.cli.chain_drawing import COLUMN, MARGIN, Drawing, draw
+from lictor.cli.chain_drawing import BOX_HEIGHT, BOX_WIDTH, COLUMN, MARGIN, Drawing, draw
 from lictor.cli.chain_formats import to_dot, to_mermaid, to_svg
 from lictor.cli.chain_page import to_html
 from lictor.cli.evidence_view import chain_trees
@@ -160,6 +162,34 @@ def test_five_hundred_nodes() -> None:
     assert len(drawing.boxes) == 500
     assert len({(box.x, box.y) for box in drawing.boxes}) == 500
     assert len(to_html(drawing, "x")) < 1_000_000
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser is installed")
+def test_a_browser_goes_to_the_node_that_is_asked_for(tmp_path: Path) -> None:
+    """Of many, where few can be seen at a time; from there links lead to those before and after it."""
+    edges: dict[str, tuple[str, ...]] = {"0": (), **{str(n): (str((n - 1) // 3),) for n in range(1, 500)}}
+    drawing, page = draw(chain_of(edges)), tmp_path / "chain.html"
+    page.write_text(to_html(drawing, "x"))
+    (box,) = [one for one in drawing.boxes if one.title.endswith("/100")]
+    program = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    done = subprocess.run(
+        [*program, "--window-size=1400,900", "--dump-dom", f"{page.as_uri()}#{box.name}"],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+    )
+    found = re.search(r'<svg [^>]*viewBox="([^"]*)"', done.stdout)
+    assert found is not None
+    x, y, width, height = map(float, found[1].split())
+    assert x < box.x < x + width - BOX_WIDTH
+    assert y < box.y < y + height - BOX_HEIGHT
+    assert width < 1400, "and it can be read"
+    said = done.stdout.partition('<aside id="said"')[2].partition("</aside>")[0]
+    assert re.findall(r'<a href="#(n\d+)">([^<]*)</a>', said) == [
+        ("n33", "from agent/33"),
+        *((f"n{n}", f"to agent/{n}") for n in (301, 302, 303)),
+    ]
 
 
 @pytest.mark.parametrize("form", ["dot", "mermaid", "svg", "html"])
