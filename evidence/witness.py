@@ -189,7 +189,8 @@ def _judge(request: AddCheckpoint, new: Checkpoint, size: int, root: bytes, held
     kept = (size, held)
     if new.size == size:
         if new.root != root:
-            raise _Refusal(Answer(422, f"another tree of {size} entries of {new.origin} was signed here before\n"), kept)
+            said = f"another tree of {size} entries of {new.origin} was signed here before\n"
+            raise _Refusal(Answer(422, said), kept)
         good = not request.proof
     elif size == 0:
         good = not request.proof
