@@ -136,8 +136,9 @@ class Reporting:
 
     def _beside(self, tokens: list[str]) -> tuple[list[Any], list[str]]:
         """What these BETs are verified with: keys, and the monitor's descriptions of itself that they name."""
-        keys = [orjson.loads(key.data) for key in self._reader.documents("key")]
-        named = {_described(token) for token in tokens} - {None}
+        signed_by = {_part(token, 0).get("kid") for token in tokens}
+        keys = [orjson.loads(key.data) for key in self._reader.documents("key") if key.id in signed_by]
+        named = {_part(token, 1).get("ext", {}).get("description") for token in tokens} - {None}
         if not named <= self._described.keys():
             self._described = description.tokens(self._reader)
         return keys[-KEYS:], [self._described[digest] for digest in self._described if digest in named]
@@ -165,6 +166,6 @@ class Reporting:
         return verdicts
 
 
-def _described(token: str) -> Any:
-    """The digest of the description that a BET of our own names."""
-    return orjson.loads(base64url.decode(token.split(".")[1])).get("ext", {}).get("description")
+def _part(token: str, index: int) -> Any:
+    """The header, or the claims, of a BET of our own."""
+    return orjson.loads(base64url.decode(token.split(".")[index]))

@@ -142,6 +142,16 @@ async def test_each_is_pushed_at_once_with_its_key(scene: Scene) -> None:
     await until(lambda: scene.pushed == [first, second])
 
 
+async def test_a_key_that_is_long_out_of_use_comes_with_what_it_signed(scene: Scene) -> None:
+    """A Verifier that is new is told everything; it takes a few keys at a time."""
+    for number in range(40):
+        scene.ledger.put_document("key", f"later-{number}", {"kid": f"later-{number}"})
+    tokens = await scene.issue()
+    start(scene)
+    await until(lambda: scene.pushed == [tokens])
+    assert [key["kid"] for key in scene.keys] == [KeySigner.from_file(scene.domain.monitor("one").evidence_key).kid]
+
+
 async def test_what_the_evidence_names_comes_along(scene: Scene) -> None:
     """Descriptions of the monitor: those that these BETs name, whenever they were made, and no others."""
     for digest in ("d1", "d2", "d3"):
