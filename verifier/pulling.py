@@ -20,7 +20,7 @@ ARRIVAL_S = 5.0
 LOOK_S = 0.05
 AT_ONCE = 4
 WAITING = 64
-"""Questions, of one agent and window each, that are under way or wait: beyond, monitors are not asked."""
+"""Questions, of one agent and window each, that others can share: beyond, monitors are not asked."""
 NOTHING = "the log holds no entry of"
 """How a monitor says that it has never seen the agent."""
 Window = tuple[float, float]
@@ -30,7 +30,11 @@ Arrived = Callable[[str, Collection[str]], Awaitable[bool]]
 
 
 class Pulling:
-    """Used in one event loop. Whoever asks about an agent of which evidence is on its way waits for the same."""
+    """Used in one event loop.
+
+    Whoever asks about an agent before monitors were asked about it waits for the same, and of a window of the past also
+    while its evidence is on its way.
+    """
 
     def __init__(self, config: VerifierConfig, arrived: Arrived) -> None:
         """Raises UsageError and VerificationError for files that cannot be used."""
@@ -60,12 +64,17 @@ class Pulling:
             if len(self._under_way) >= WAITING:
                 return ["this Verifier has too much to ask monitors already: ask again"]
             task = self._under_way[agent, window] = asyncio.create_task(self._pull(agent, window))
-            task.add_done_callback(lambda _: self._under_way.pop((agent, window), None))
+            task.add_done_callback(self._forget)
         return await asyncio.shield(task)
+
+    def _forget(self, task: asyncio.Task[list[str]]) -> None:
+        self._under_way = {key: one for key, one in self._under_way.items() if one is not task}
 
     async def _pull(self, agent: str, window: Window | None) -> list[str]:
         body: dict[str, Any] = {"agent": agent}
         async with self._turn:
+            if window is None:  # whoever asks from now on wants to know what is done from now on, too
+                self._under_way.pop((agent, None), None)
             body |= {"from": time.time() - self._period} if window is None else {"from": window[0], "to": window[1]}
             asked = (self._ask(monitor, body) for monitor in self._monitors)
             return [problem for problem in await asyncio.gather(*asked) if problem]

@@ -47,10 +47,13 @@ class Scene:
         self.reply: Reply = lambda: web.Response(status=500)
         self.asked: list[Any] = []
         self.here: set[str] = set()
+        self.answering = asyncio.Event()
+        self.answering.set()
         self.port = free_port()
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(await request.json())
+        await self.answering.wait()
         return self.reply()
 
     async def arrived(self, issuer: str, ids: Collection[str]) -> bool:
@@ -146,6 +149,25 @@ async def test_who_asks_meanwhile_waits_for_the_same(scene: Scene, tmp_path: Pat
     assert len(scene.asked) == 1
     await one.pull_all([AGENT])
     assert len(scene.asked) == 2, "the next question is a new one"
+
+
+async def test_what_was_asked_for_before_the_question_is_not_fresh(
+    scene: Scene, tmp_path: Path, domain: TrustDomain
+) -> None:
+    """Whoever comes after the order has gone out gets evidence of another; over a window of the past it is the same."""
+    scene.reply = said([])
+    one = Pulling(configuration(tmp_path, domain, scene.port), scene.arrived)
+    for window, orders in (None, 2), ((100.0, 200.0), 3):
+        scene.answering.clear()
+        first = asyncio.create_task(one.pull_all([AGENT], window))
+        async with asyncio.timeout(15):
+            while len(scene.asked) < orders - (window is None):
+                await asyncio.sleep(0.005)
+        others = [asyncio.create_task(one.pull_all([AGENT], window)) for _ in range(20)]
+        await asyncio.sleep(0)
+        scene.answering.set()
+        assert await asyncio.gather(first, *others) == [{AGENT: []}] * 21
+        assert len(scene.asked) == orders
 
 
 async def test_who_asks_without_end_makes_no_queue_without_end(
