@@ -16,7 +16,7 @@ import orjson
 
 from .entry import OUTCOME_REPEATS, OutcomeDraft, awaits_outcome
 from .ledger import Ledger
-from .store import Reader
+from .store import Reader, read_meta
 
 MAX_AWAITED = 1 << 16
 """Actions that wait for their outcome; beyond, the oldest is taken for one whose outcome will never come."""
@@ -112,7 +112,7 @@ class Awaited:
 
 def left_open(stored: Reader) -> dict[int, Mapping[str, Any]]:
     """What outcomes would repeat of each action in the log that has none, by seq."""
-    kept = orjson.loads(stored.meta(_META) or b'{"from":0,"seqs":[]}')
+    kept = read_meta(stored, _META, dict[str, Any]({"from": 0, "seqs": []}))
     waiting: dict[int, Mapping[str, Any]] = {}
     for seq in kept["seqs"]:
         waiting.update((seq, _repeated(data)) for seq, data in stored.entries(seq, seq + 1))

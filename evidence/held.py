@@ -17,7 +17,7 @@ import orjson
 
 from .entry import ActionDraft, Resolution
 from .state import Judged
-from .store import Reader, Stamped
+from .store import Reader, Stamped, read_meta
 
 if TYPE_CHECKING:  # workers know the reasons, and are not to load what writes the log
     from .ledger import Ledger
@@ -116,7 +116,7 @@ class Holds:
 
 def undecided(stored: Reader) -> list[tuple[int, dict[str, Any]]]:
     """The held actions in a log that wait for a decision, with their entries: nobody will make one any more."""
-    seqs = orjson.loads(stored.meta(_META) or b"[]")
+    seqs = read_meta(stored, _META, list[int]())
     return [(seq, orjson.loads(data)) for seq in seqs for _, data in stored.entries(seq, seq + 1)]
 
 

@@ -365,6 +365,8 @@ def _take_up(store: Store, own: Verifier) -> tuple[CompactTree, int]:
         return CompactTree(), 0
     try:
         checkpoint = verify_checkpoint(head.checkpoint, own.name, _known_keys(store, own))
+        if type(head.clock) is not int:
+            raise FormatError(f"its clock stands at {head.clock!r}, expected microseconds")
         tree = _hash_again(store, head)
     except (FormatError, VerificationError, ValueError) as e:
         raise LedgerError(f"the ledger does not agree with its last checkpoint: {e}") from None

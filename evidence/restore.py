@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..formats import strict_json
+from ..formats.errors import LedgerError
 from .entry import needs_judgement
 from .store import Reader, WindowRow
 from .windows import ASIDE, ENDED, AgentWindows, PolicyInfo, Window
@@ -18,7 +19,7 @@ Policies = Callable[[str], tuple[PolicyInfo, ...]]
 
 
 def restore(stored: Reader, policies: Policies) -> dict[str, AgentWindows]:
-    """The windows that were open, by agent, with their entries taken in."""
+    """The windows that were open, by agent, with their entries taken in. Raises LedgerError for what cannot be."""
     agents = _open_windows(stored, policies)
     first = min((w.first_seq for windows in agents.values() for w in windows.open), default=None)
     if first is None:
@@ -34,10 +35,19 @@ def restore(stored: Reader, policies: Policies) -> dict[str, AgentWindows]:
 
 def _open_windows(stored: Reader, policies: Policies) -> dict[str, AgentWindows]:
     found: dict[str, list[WindowRow]] = {}
+    head = stored.head()
     for row in stored.windows():
         if row.first_seq not in (ENDED, ASIDE):
+            _check(row, head.size if head is not None else 0)
             found.setdefault(row.agent_id, []).append(row)
     return {agent_id: AgentWindows(opened(policies(agent_id), rows), 0.0) for agent_id, rows in found.items()}
+
+
+def _check(row: WindowRow, size: int) -> None:
+    """A window that began where there is no entry yet would hide what comes until then from its BETs."""
+    if not (type(row.first_seq) is int and 0 <= row.first_seq <= size and type(row.start) is float):
+        what = f"the window of {row.agent_id} under {row.policy_id} began at {row.start!r} with entry {row.first_seq!r}"
+        raise LedgerError(f"the ledger says that {what}, of {size}: somebody altered it; go on with a copy of before")
 
 
 def opened(policies: Iterable[PolicyInfo], rows: Iterable[WindowRow]) -> list[Window]:

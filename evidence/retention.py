@@ -18,7 +18,7 @@ import orjson
 from ..formats.errors import LictorError, UsageError
 from .entry import RETENTION, own_fields
 from .ledger import Ledger
-from .store import Reader
+from .store import Reader, read_meta
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Retention:
 
     async def resume(self) -> None:
         """Finish an erasure that was announced before the last process ended, and clear away its copies."""
-        end = int(self._stored.meta(_META) or 0)
+        end = read_meta(self._stored, _META, 0)
         if end:
             self._copies = not await self._ledger.erase(end)
 

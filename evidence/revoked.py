@@ -21,7 +21,7 @@ from .entry import DELEGATION_REVOKED, ActionDraft, own_fields
 from .ledger import Ledger
 from .lineage import Place, split_lines, trace_id
 from .state import Judged
-from .store import Reader
+from .store import Reader, read_meta
 
 REASON = "delegation_revoked"
 HINT = (
@@ -66,7 +66,7 @@ class Revoked:
     def __init__(self, ledger: Ledger, stored: Reader, monitor_id: str) -> None:
         self._ledger = ledger
         self._monitor_id = monitor_id
-        kept = orjson.loads(stored.meta(_META) or b"[]")
+        kept = read_meta(stored, _META, list[Any]())
         self._given = {one["node"]: Revocation(**{**one, "nodes": tuple(one["nodes"])}) for one in kept}
         self._index()
 

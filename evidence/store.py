@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+import orjson
+
+from ..formats.errors import LedgerError
+
 DocumentKind = Literal["key", "binding", "description"]
 Durability = Literal["commit", "os"]
 """When a batch counts as written: once it is on the disk, or once the operating system has it."""
@@ -127,6 +131,28 @@ class Batch:
     roots: dict[int, bytes] = field(default_factory=dict)
     disclosures: list[DisclosureRow] = field(default_factory=list)
     meta: dict[str, str] = field(default_factory=dict)
+
+
+class Meta(Protocol):
+    """Reads what a store keeps of itself."""
+
+    def meta(self, name: str) -> str | None:
+        """A value of the store itself, or None."""
+
+
+def read_meta[T](stored: Meta, name: str, default: T) -> T:
+    """What is kept under a name, as JSON, or the default. Raises LedgerError if it is of another type than that."""
+    text = stored.meta(name)
+    if text is None:
+        return default
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, type(default)):
+        what = f"the ledger keeps {text[:80]!r} as {name!r}, expected JSON of the type {type(default).__name__}"
+        raise LedgerError(f"{what}: somebody altered it; go on with a copy of before")
+    return found
 
 
 class Reader(Protocol):

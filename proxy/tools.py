@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..addons.tool_watch import MAX_LISTED
 from ..bindings.signing import signature_path, verify
+from ..evidence.store import Meta
 from ..formats import strict_json
 from ..formats.errors import FormatError, UsageError
 from ..formats.jws import PublicKey
@@ -19,12 +20,6 @@ from .policies import read_signers
 META = "tools"
 """The name under which the store keeps what was listed last."""
 Digests = dict[str, str]
-
-
-class Meta(Protocol):
-    """Values of the store itself."""
-
-    def meta(self, name: str) -> str | None: ...
 
 
 class Tools:

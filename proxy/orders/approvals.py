@@ -13,7 +13,7 @@ import orjson
 from ...evidence.entry import APPROVAL, APPROVAL_REVOKED, ActionDraft, Resolution, own_fields
 from ...evidence.held import APPROVED_ALWAYS
 from ...evidence.ledger import Ledger
-from ...evidence.store import Reader
+from ...evidence.store import Reader, read_meta
 from ...formats.errors import UsageError
 
 MOST = 1000
@@ -28,7 +28,7 @@ class Approvals:
         self._ledger = ledger
         self._monitor_id = monitor_id
         self._given: dict[int, dict[str, Any]] = {
-            given["approval"]: given for given in orjson.loads(stored.meta(_META) or b"[]")
+            given["approval"]: given for given in read_meta(stored, _META, list[Any]())
         }
         self._index()
 

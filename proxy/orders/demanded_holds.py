@@ -15,7 +15,7 @@ from ...bindings.patterns import AllowSet
 from ...evidence.entry import HOLD_DEMANDED, HOLD_ENDED, own_fields
 from ...evidence.held import MONITOR
 from ...evidence.ledger import Ledger
-from ...evidence.store import Reader
+from ...evidence.store import Reader, read_meta
 from ...formats.errors import UsageError
 
 REASON = "hold_demanded"
@@ -70,7 +70,7 @@ class DemandedHolds:
     def __init__(self, ledger: Ledger, stored: Reader, monitor_id: str) -> None:
         self._ledger = ledger
         self._monitor_id = monitor_id
-        self._given = {said["hold"]: DemandedHold(said) for said in orjson.loads(stored.meta(_META) or b"[]")}
+        self._given = {said["hold"]: DemandedHold(said) for said in read_meta(stored, _META, list[Any]())}
         self._index()
 
     def __contains__(self, agent_id: str) -> bool:

@@ -16,7 +16,7 @@ from ...bindings.model import Binding
 from ...bindings.policy import quarantines
 from ...evidence.entry import QUARANTINE, RELEASE, own_fields
 from ...evidence.ledger import Ledger
-from ...evidence.store import Reader
+from ...evidence.store import Reader, read_meta
 from ...formats.errors import UsageError
 from ...formats.spiffe import trust_domain
 
@@ -32,7 +32,7 @@ class Quarantine:
         self._ledger = ledger
         self._monitor_id = monitor_id
         self._changed = changed
-        self._agents: dict[str, dict[str, Any]] = orjson.loads(stored.meta(_META) or b"{}")
+        self._agents: dict[str, dict[str, Any]] = read_meta(stored, _META, {})
         self._partners = self._held_whole()
 
     def __contains__(self, agent_id: str) -> bool:

@@ -21,6 +21,7 @@ from ...certs.servers import ExpectedServer
 from ...evidence import description
 from ...evidence.ledger import Ledger
 from ...evidence.sqlite_store import SqliteReader
+from ...evidence.store import read_meta
 from ...formats import base64url, strict_json
 from ...formats.errors import FormatError, LictorError, UsageError
 from ..config import Config, VerifierSettings
@@ -52,7 +53,7 @@ class Reporting:
         ExpectedServer(settings.name, *known).watch(self._context)
         self._reader = SqliteReader(config.ledger.path)
         self._mark = f"reported to {settings.name}"
-        self._reported = int(self._reader.meta(self._mark) or 0)
+        self._reported = read_meta(self._reader, self._mark, 0)
         self._failures, self._problem = 0, ""
         self._described: dict[str, str] = {}
         self._wake = asyncio.Event()

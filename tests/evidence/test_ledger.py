@@ -309,6 +309,7 @@ SPOILT = {
     "the edge cut": "UPDATE head SET edge = substr(edge, 33)",
     "the size altered": "UPDATE head SET size = 6",
     "the note altered": "UPDATE head SET checkpoint = replace(checkpoint, x'0a' || size, x'0a36')",
+    "the clock altered": "UPDATE head SET clock = 'x'",
     "no note": "UPDATE head SET checkpoint = ''",
 }
 

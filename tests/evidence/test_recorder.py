@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -546,6 +548,18 @@ async def test_an_ended_window_stays_ended_over_a_restart(monitor: Monitor) -> N
     monitor.start()
     await monitor.recorder.tick()
     assert [one.ext["count"] for one in monitor.bets(policy="urn:q")] == [1]
+
+
+@pytest.mark.parametrize("altered", ["first_seq = 2", "first_seq = -3", "first_seq = 'x'", "start = 'x'"])
+async def test_a_window_that_cannot_be_is_not_taken_up(monitor: Monitor, altered: str) -> None:
+    """One that begins with an entry to come would leave those before it out of every BET."""
+    await monitor.recorder.record_action(action())
+    await monitor.stop(orderly=False)
+    with contextlib.closing(sqlite3.connect(monitor.store.path)) as db:
+        db.execute(f"UPDATE windows SET {altered} WHERE policy_id = 'urn:p'")
+        db.commit()
+    with pytest.raises(LedgerError, match=f"the window of {A} under urn:p began at .*, of 1: somebody altered it"):
+        monitor.start()
 
 
 async def test_an_idle_window_needs_no_long_way_back(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:

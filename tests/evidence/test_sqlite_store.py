@@ -12,7 +12,7 @@ import pytest
 
 from lictor.evidence.merkle import leaf_hash
 from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
-from lictor.evidence.store import Batch, BetRow, DocumentRow, Head, NodeRow, Stamped, WindowRow
+from lictor.evidence.store import Batch, BetRow, DocumentRow, Head, NodeRow, Stamped, WindowRow, read_meta
 from lictor.formats.errors import LedgerError, UsageError
 
 
@@ -183,6 +183,17 @@ def test_what_is_erased_is_a_count(path: Path, said: str | bytes) -> None:
         for read in (store.erased, lambda: [*store.entries()], lambda: [*store.leaves()]):
             with pytest.raises(LedgerError, match="of its entries are erased, expected a count"):
                 read()
+
+
+def test_what_is_kept_as_json_is_of_its_type(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        assert (read_meta(store, "x", 7), read_meta(store, "x", [1])) == (7, [1])
+        store.put_meta("x", "12")
+        assert read_meta(store, "x", 0) == 12
+        for said in ("x", "[", "", "{}", "12"):
+            store.put_meta("x", said)
+            with pytest.raises(LedgerError, match="as 'x', expected JSON of the type list: somebody altered it"):
+                read_meta(store, "x", [1])
 
 
 def test_a_refused_opening_gives_the_lock_back(tmp_path: Path) -> None:
