@@ -12,7 +12,7 @@ from typing import Any
 from ..formats import strict_json
 from ..formats.errors import LedgerError
 from .entry import needs_judgement
-from .store import Reader, WindowRow
+from .store import ALTERED, Reader, WindowRow
 from .windows import ASIDE, ENDED, AgentWindows, PolicyInfo, Window
 
 Policies = Callable[[str], tuple[PolicyInfo, ...]]
@@ -47,7 +47,7 @@ def _check(row: WindowRow, size: int) -> None:
     """A window that began where there is no entry yet would hide what comes until then from its BETs."""
     if not (type(row.first_seq) is int and 0 <= row.first_seq <= size and type(row.start) is float):
         what = f"the window of {row.agent_id} under {row.policy_id} began at {row.start!r} with entry {row.first_seq!r}"
-        raise LedgerError(f"the ledger says that {what}, of {size}: somebody altered it; go on with a copy of before")
+        raise LedgerError(f"the ledger says that {what}, of {size}: {ALTERED}")
 
 
 def opened(policies: Iterable[PolicyInfo], rows: Iterable[WindowRow]) -> list[Window]:

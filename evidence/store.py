@@ -133,6 +133,9 @@ class Batch:
     meta: dict[str, str] = field(default_factory=dict)
 
 
+ALTERED = "it was altered; go on with a copy that was not, or give this monitor another ledger path"
+
+
 class Meta(Protocol):
     """Reads what a store keeps of itself."""
 
@@ -151,7 +154,7 @@ def read_meta[T](stored: Meta, name: str, default: T) -> T:
         found = None
     if not isinstance(found, type(default)):
         what = f"the ledger keeps {text[:80]!r} as {name!r}, expected JSON of the type {type(default).__name__}"
-        raise LedgerError(f"{what}: somebody altered it; go on with a copy of before")
+        raise LedgerError(f"{what}: {ALTERED}")
     return found
 
 

@@ -558,7 +558,7 @@ async def test_a_window_that_cannot_be_is_not_taken_up(monitor: Monitor, altered
     with contextlib.closing(sqlite3.connect(monitor.store.path)) as db:
         db.execute(f"UPDATE windows SET {altered} WHERE policy_id = 'urn:p'")
         db.commit()
-    with pytest.raises(LedgerError, match=f"the window of {A} under urn:p began at .*, of 1: somebody altered it"):
+    with pytest.raises(LedgerError, match=f"the window of {A} under urn:p began at .*, of 1: it was altered"):
         monitor.start()
 
 

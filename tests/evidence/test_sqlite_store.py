@@ -192,7 +192,7 @@ def test_what_is_kept_as_json_is_of_its_type(path: Path) -> None:
         assert read_meta(store, "x", 0) == 12
         for said in ("x", "[", "", "{}", "12"):
             store.put_meta("x", said)
-            with pytest.raises(LedgerError, match="as 'x', expected JSON of the type list: somebody altered it"):
+            with pytest.raises(LedgerError, match="as 'x', expected JSON of the type list: it was altered"):
                 read_meta(store, "x", [1])
 
 
