@@ -21,7 +21,7 @@ import pytest
 from end_to_end.wire import Answer, Wire
 from end_to_end.world import Monitor, Server, binding, target, until
 
-LIMIT, TIMEOUT_S, AT_ONCE_S = 10, 4.0, 1.8
+LIMIT, TIMEOUT_S, AT_ONCE_S = 10, 6.0, 4.0
 """The only agent has half of what may wait."""
 TOO_LATE = "refused: the receipt came too late, nothing was forwarded"
 

@@ -37,7 +37,7 @@ def place(tmp_path: Path, domain: TrustDomain, make_monitor: Start, outside: Out
         )
         (tmp_path / "keys").write_text(f"{witness.vkey}\n")
         rules = f'[references]\ndirectory = "{monitor.path}/bindings"\n'
-        demands = f'[logs]\ndemanded = true\nwitnesses = ["{tmp_path}/keys"]\nwithin_s = 20\n'
+        demands = f'[logs]\ndemanded = true\nwitnesses = ["{tmp_path}/keys"]\nwithin_s = 60\n'
         witness.start()
         made.verifier.turns_to(monitor, api, rules + demands)
         monitor.start()

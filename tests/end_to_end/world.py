@@ -32,7 +32,7 @@ from lictor.certs.domain import TrustDomain
 from lictor.cli.init import write_binding
 
 START_S = 30
-WAIT_S = 15
+WAIT_S = 30
 
 
 def until[T](ask: Callable[[], T | None], timeout: float = WAIT_S, what: str = "") -> T:

@@ -315,12 +315,12 @@ class TestRuns:
 
 
 async def test_what_is_held_waits_for_as_long_as_it_takes(ends: Any) -> None:
-    one = await ends(timeout=0.05)
+    one = await ends(timeout=0.4)
     answers, held = list[Any](), list[int]()
     waiting = one.client.record_action(DRAFT, answers.append, held.append)
     await one.has(1)
     one.control.send([one.got[0][0], None, 7])
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.6)
     assert (held, answers, one.client.busy) == ([7], [], False)
     one.control.send([one.got[0][0], True, {**receipt(7), "reason": "approved"}])
     await waiting
