@@ -38,12 +38,12 @@ def get(monitor: Monitor, at: str, path: str = "/data/x") -> int:
 
 
 @contextlib.contextmanager
-def load(monitor: Monitor, at: str, threads: int = 4) -> Iterator[list[int]]:
-    """Requests without end on kept connections while the block runs; the list gets every status."""
-    statuses: list[int] = []
+def load(monitor: Monitor, at: str, threads: int = 4) -> Iterator[list[list[int]]]:
+    """Requests without end on kept connections while the block runs; every thread's list gets every status."""
+    said: list[list[int]] = [[] for _ in range(threads)]
     ending = threading.Event()
 
-    def work() -> None:
+    def work(statuses: list[int]) -> None:
         while not ending.is_set():
             try:
                 with Wire(monitor) as wire:
@@ -54,11 +54,11 @@ def load(monitor: Monitor, at: str, threads: int = 4) -> Iterator[list[int]]:
                 statuses.append(0)
                 time.sleep(0.01)
 
-    started = [threading.Thread(target=work) for _ in range(threads)]
+    started = [threading.Thread(target=work, args=(statuses,)) for statuses in said]
     for thread in started:
         thread.start()
     try:
-        yield statuses
+        yield said
     finally:
         ending.set()
         for thread in started:
@@ -70,24 +70,25 @@ def test_control_process_killed(make_monitor: Make, outside: Outside, server: Se
     monitor = make_monitor("killed", **settings(server, outside), workers=2)
     at, workers = f"localhost:{server.port}", monitor.workers()
     assert len(workers) == 2
-    with load(monitor, at) as statuses, Wire(monitor) as held:
+    with load(monitor, at) as said, Wire(monitor) as held:
         held.tunnel(at)
         until(lambda: len(server.requests) > 20)
         assert monitor.process is not None
         os.kill(monitor.process.pid, signal.SIGKILL)
         monitor.process.wait()
-        dead, answered = time.monotonic(), len(statuses)
+        dead, answered = time.monotonic(), [len(statuses) for statuses in said]
         answer = held.request("GET", "/data/held")
         assert (answer.status, answer.json()["reason"]) == (503, "monitor_error")
         assert "control process is gone" in answer.json()["detail"]
-        until(lambda: len(statuses) > answered + 20, what="the answers to what was on its way have come")
-        reached, answered = len(server.requests), len(statuses)
+        for statuses, count in zip(said, answered, strict=True):
+            until(lambda one=statuses, count=count: len(one) > count, what="what was on its way has ended")
+        reached = len(server.requests)
         until(lambda: not any(map(alive, workers)))
         assert time.monotonic() - dead < 10
     assert len(server.requests) == reached
-    assert set(statuses[answered:]) <= {0, 503}
+    assert {status for one, n in zip(said, answered, strict=True) for status in one[n + 1 :]} <= {0, 503}
     assert get(monitor, at) == 0
-    assert set(statuses) <= {0, 200, 503}
+    assert {status for one in said for status in one} <= {0, 200, 503}
 
 
 def test_control_process_stopped(make_monitor: Make, outside: Outside, server: Server) -> None:

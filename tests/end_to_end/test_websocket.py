@@ -57,10 +57,11 @@ class Place:
     @contextlib.contextmanager
     def wire(self, path: str = "/open/x", *headers: str) -> Iterator[Wire]:
         """A WebSocket of which every byte is written by hand; at the end the server has seen the end too."""
-        before = self.talker.open
+        before, known = self.talker.open, len(self.talker.handshakes)
         with Wire(self.monitor) as wire:
             answer = upgrade(wire, self.at, path, *headers)
             assert answer.status == 101, answer
+            until(lambda: len(self.talker.handshakes) > known, what="the server counts it")
             yield wire
         until(lambda: self.talker.open <= before)
 
