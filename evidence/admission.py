@@ -29,6 +29,9 @@ from .lineage import MAX_WITHIN, exceeds_within, split_lines
 from .store import NodeRow
 
 MAX_LINES = 16
+"""Of each header, of those that are relied on."""
+MAX_ALONG = 64
+"""`Execution-Context` lines with those that are only counted: an agent that hands on all adds to them every time."""
 MAX_REMEMBERED = 1_000_000
 _DIGEST = re.compile("[A-Za-z0-9_-]{43}")
 _MAX_SCORE = 2**53
@@ -166,10 +169,14 @@ def _parents(
     now: float,
 ) -> tuple[list[Ect], int]:
     """The peer's nodes for which there is evidence, and the number of other lines."""
-    if len(lines) > MAX_LINES:
-        raise _Refused("ect_invalid", f"{len(lines)} Execution-Context lines came along, more than {MAX_LINES}")
+    if len(lines) > MAX_ALONG:
+        raise _Refused("ect_invalid", f"{len(lines)} Execution-Context lines came along, more than {MAX_ALONG}")
     try:
         of_peer = _of_peer(lines, bets, peer_id)
+        if len(of_peer) > MAX_LINES:
+            raise VerificationError(
+                f"{len(of_peer)} Execution-Context lines of the peer came along, more than {MAX_LINES}"
+            )
         nodes = [ect.verify(line, resolve, now=now, audience=audience, peer=peer_id) for line in of_peer]
     except (VerificationError, FormatError) as e:
         raise _Refused("ect_invalid", f"Execution-Context: {e}") from None

@@ -7,11 +7,12 @@ by the SDK of OpenTelemetry, each agent with spans of its own), or nothing. Some
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ from lictor.certs.domain import TrustDomain
 from lictor.cli import main
 
 NAMES = "abcde"
-HTTP_2 = "bd"
+HTTP_2 = "abd"
 MEET_S = 15
 TELEMETRY = "opentelemetry"
 HOW = {"execution-context": "asserted", "traceparent": "traced", TELEMETRY: "traced", "": "inferred"}
@@ -77,7 +78,10 @@ class Agent(Server):
         if self.name in HTTP_2:
             context.set_alpn_protocols(["h2"])
             context.set_alpn_protocols = lambda offered: None  # httpx would offer HTTP/1.1 first
-        self._http = httpx.Client(
+        # Not httpx.Client: of its threads the one that reads an HTTP/2 connection may starve the others.
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._http = httpx.AsyncClient(
             proxy=httpx.Proxy(monitor.url, ssl_context=monitor.agent_context(f"shape-{self.name}")),
             verify=context,
             trust_env=False,
@@ -114,11 +118,13 @@ class Agent(Server):
             message = {"messageId": str(uuid.uuid4()), "parts": [], "metadata": {"work": part}}
             params = {"message": message, "metadata": {"passed": passed}}
             body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params}
-            carrier = dict(headers)
+            carrier: dict[str, str] = {}
             if passed == TELEMETRY:
                 with self._spans.start_as_current_span(f"to {part['to']}", context):
                     TRACE_CONTEXT.inject(carrier)
-            answer = self._http.post(self._urls[part["to"]], json=body, headers=carrier)
+            answer = self.wait_for(
+                self._http.post(self._urls[part["to"]], json=body, headers=[*headers, *carrier.items()])
+            )
             assert answer.http_version == ("HTTP/2" if self.name in HTTP_2 else "HTTP/1.1")
             return "" if answer.status_code == 200 else f"{self.name} to {part['to']}: {answer.text}"
 
@@ -127,8 +133,12 @@ class Agent(Server):
         with ThreadPoolExecutor() as pool:
             return [*filter(None, pool.map(send, told["parts"]))]
 
+    def wait_for(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
     def close(self) -> None:
-        self._http.close()
+        self.wait_for(self._http.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
         super().close()
 
 

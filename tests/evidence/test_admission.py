@@ -321,8 +321,16 @@ def test_bad_evidence(ask: Ask, signer: KeySigner, node: ect.Minted, changes: di
 
 
 def test_too_many_lines(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
-    assert ask([node.token] * 17, [evidence(signer, node)]).reason == "ect_invalid"
+    refused = ask([node.token] * 17, [evidence(signer, node)])
+    assert (refused.reason, "17 Execution-Context lines of the peer" in refused.detail) == ("ect_invalid", True)
+    assert ask([*(mint(signer).token for _ in range(64)), node.token], [evidence(signer, node)]).reason == "ect_invalid"
     assert ask([node.token], [evidence(signer, node)] * 17).reason == "bet_invalid"
+
+
+def test_work_that_has_come_a_long_way_brings_many_lines(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:
+    """An agent that hands on all that it got adds two with every station; only the peer's are relied on."""
+    draft = ask([*(mint(signer).token for _ in range(63)), node.token], [evidence(signer, node)])
+    assert (draft.decision, draft.action_parameters["foreign_lines"]) == ("allow", 63)
 
 
 def row(jti: str, iat: float, origin: Any = "received") -> NodeRow:
