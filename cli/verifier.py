@@ -15,11 +15,11 @@ from ..formats.errors import UsageError
 from ..formats.plain import log_to_stderr
 from ..formats.settings import spiffe_id
 from ..proxy import loop
-from ..verifier import asking
-from ..verifier.config import load
-from ..verifier.ear import PROFILES, Profile, Status, Submodule
-from ..verifier.register import Register
-from ..verifier.service import Service
+from ..verifier.service import asking
+from ..verifier.service.config import load
+from ..verifier.service.ear import PROFILES, Profile, Status, Submodule
+from ..verifier.service.http import Service
+from ..verifier.service.register import Register
 from .agent import trust_option
 from .bet import Moment
 from .log_options import FILE

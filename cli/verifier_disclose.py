@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from ..formats.errors import FormatError, VerificationError
-from ..verifier import asking
+from ..verifier.service import asking
 from .log_check import read_text
 from .log_options import FILE
 from .log_view import plain

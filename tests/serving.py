@@ -17,11 +17,11 @@ import jsonschema
 from end_to_end.world import free_port
 
 from lictor.certs.domain import TrustDomain
-from lictor.verifier import ear
-from lictor.verifier.api import openapi
-from lictor.verifier.asking import verify
-from lictor.verifier.config import load
-from lictor.verifier.service import Service
+from lictor.verifier.service import ear
+from lictor.verifier.service.api import openapi
+from lictor.verifier.service.asking import verify
+from lictor.verifier.service.config import load
+from lictor.verifier.service.http import Service
 
 AGENT = "spiffe://v.test/agent/good"
 

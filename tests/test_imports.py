@@ -80,6 +80,12 @@ def test_a_room_stands_apart(room: str) -> None:
             assert {parts[0] for parts in imported(module)} <= {"proxy", "certs", "formats"}, module
 
 
+def test_offline_verification_knows_no_service() -> None:
+    for module in MODULES:
+        if module.parts[0] == "verifier" and module.parts[1] != "service":
+            assert ("verifier", "service") not in {parts[:2] for parts in imported(module)}, module
+
+
 def test_there_is_no_circle() -> None:
     edges = {m: {r for p in imported(m) if (r := resolve(p)) is not None and r != m} for m in MODULES}
     state: dict[Path, bool] = {}

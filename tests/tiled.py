@@ -5,7 +5,7 @@ from __future__ import annotations
 from lictor.evidence import merkle
 from lictor.evidence.merkle import leaf_hash
 from lictor.evidence.tiles import Tile
-from lictor.verifier.tiles import Missing, Tiles, Tree
+from lictor.verifier.service.tiles import Missing, Tiles, Tree
 
 
 class Tiled:

@@ -13,7 +13,7 @@ from end_to_end.world import free_port
 from lictor.certs.domain import TrustDomain
 from lictor.cli import cli
 from lictor.formats.errors import UsageError
-from lictor.verifier.config import load
+from lictor.verifier.service.config import load
 
 
 @pytest.fixture

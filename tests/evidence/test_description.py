@@ -18,7 +18,7 @@ from lictor.evidence.recorder import Recorder
 from lictor.evidence.sqlite_store import SqliteStore
 from lictor.formats.errors import VerificationError
 from lictor.formats.keys import KeySigner
-from lictor.verifier import ear
+from lictor.verifier.service import ear
 
 MONITOR, AGENT = "spiffe://example.test/monitor/one", "spiffe://example.test/agent/a"
 Open = Callable[[], tuple[Ledger, SqliteStore]]
