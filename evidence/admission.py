@@ -89,6 +89,7 @@ def examine(
                 "until": min(one.end, one.iat),
                 "digest": digest(one.token),
                 "level": _level(one),
+                **({"log_size": one.ext["checkpoint_size"]} if _level(one) == 3 else {}),
             }
             for one in evidence
         ],

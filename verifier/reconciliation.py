@@ -4,7 +4,8 @@ An edge is a delegation that went out (an entry of the caller, with the node tha
 in (an entry of the callee, which names that node among its parents). Both monitors saw the same bytes go by, so both
 recorded the same digests of request and response, the same status, the same ids, in compatible times; what the callee
 sent back beside its response is held to the node that its own log has. An end that is in none of the files is missing;
-one that should be in a file that is there is a lie of one of the two.
+one that should be in a file that is there is a lie of one of the two. It should be there if the file reaches so far:
+the logs of running monitors are not read at the same moment.
 
 The entries are read as the files have them: that they are what was signed, `verify_log` says.
 """
@@ -34,6 +35,7 @@ State = Literal["agreed", "broken_off", "refused", "open", "one_sided", "contrad
 LET_OUT = frozenset(("allow", "flag"))
 CAME_LATER = ("trailers", "fetched")
 """What an outcome says of evidence that came once the answer had ended."""
+_TOO_SHORT = "which may have been read before: read it again"
 _COMPARED = ("request_bytes", "request_digest", "response_bytes", "response_digest", "status")
 
 
@@ -43,7 +45,8 @@ class End:
 
     Of the caller, `nodes` holds the one node that was minted for the delegation. Of the callee, `node` is its own and
     `nodes` are those that came with the work; `peer` is the monitor that brought them, `caller` the agent behind that,
-    `shown` the ids of the BETs that came along.
+    `shown` the ids of the BETs that came along, `rests_on` how many entries of the caller's log these rest on at most,
+    None if they do not say.
     """
 
     origin: str
@@ -56,6 +59,7 @@ class End:
     peer: str = ""
     caller: str = ""
     shown: tuple[str, ...] = ()
+    rests_on: int | None = None
     outcome: Mapping[str, Any] = field(default_factory=dict)
     ended: float | None = None
 
@@ -79,13 +83,21 @@ class Edge:
 
 @dataclass(slots=True)
 class _Logs:
-    """The ends of all files. `whole`: origins of logs of which a file lacks no entry, erased, left out or cut off."""
+    """The ends of all files. `served`: agents, each with the origins of the logs that tell of work that came in for it.
+
+    `whole`: origins of logs of which a file lacks no entry, erased, left out or cut off, each with how many these are,
+    and the time of the last.
+    """
 
     outgoing: list[End] = field(default_factory=list)
     incoming: defaultdict[str, list[End]] = field(default_factory=lambda: defaultdict(list))
     origins: set[str] = field(default_factory=set)
-    served: set[str] = field(default_factory=set)
-    whole: set[str] = field(default_factory=set)
+    served: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    whole: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def reaches(self, origin: str, time: float) -> bool:
+        """Whether a file of this log goes on to beyond this time of another clock."""
+        return self.whole[origin][1] > time + SKEW
 
 
 def reconcile(paths: Iterable[Path], chain: Chain) -> tuple[list[Edge], list[Problem]]:
@@ -98,7 +110,7 @@ def reconcile(paths: Iterable[Path], chain: Chain) -> tuple[list[Edge], list[Pro
         found = [end for end in logs.incoming.pop(out.node, []) if out.node in end.nodes]
         if not found:
             edges.append(Edge(_state_alone(out), out.wid, out.node, out.agent, ""))
-            problems += _without_callee(out, logs, chain)
+            problems += _without_callee(out, logs, chain, tokens)
         for end in found:
             differences = list(_differences(out, end, chain))
             state: State = "contradicted" if differences else _state_of(out, end)
@@ -134,26 +146,32 @@ def _was_taken(out: End) -> bool:
     return isinstance(status, int) and 200 <= status < 300
 
 
-def _without_callee(out: End, logs: _Logs, chain: Chain) -> Iterator[Problem]:
+def _without_callee(out: End, logs: _Logs, chain: Chain, tokens: _Tokens) -> Iterator[Problem]:
     """A delegation that was answered, of which no file says that it came in."""
     if not _was_taken(out):
         return
     named = f"the delegation {out.node} (entry {out.seq} of {out.origin})"
     minted = chain.nodes.get((out.wid, out.node))
-    callees = set(minted.ect.audience) if minted is not None else set()
-    if callees & logs.served and logs.origins == logs.whole:
-        what = f"{named} was answered, and the log of {', '.join(sorted(callees & logs.served))} knows nothing of it"
-        yield Problem("bad", what, out.node)
-    else:
+    callees = {one for one in (minted.ect.audience if minted is not None else ()) if one in logs.served}
+    if not callees or logs.origins != logs.whole.keys():
         yield Problem("missing", f"that {named} came in is in none of the files", out.node)
+        return
+    who = ", ".join(sorted(callees))
+    if tokens.came_back(out) or any(logs.reaches(o, out.ended or 0.0) for one in callees for o in logs.served[one]):
+        yield Problem("bad", f"{named} was answered, and the log of {who} knows nothing of it", out.node)
+    else:
+        yield Problem("missing", f"that {named} came in is not in the log of {who}, {_TOO_SHORT}", out.node)
 
 
 def _without_caller(node: str, end: End, logs: _Logs) -> Problem:
     named = f"the delegation {node} that came in (entry {end.seq} of {end.origin})"
     origin = end.peer.removeprefix("spiffe://")
-    if origin in logs.whole:
+    if origin not in logs.whole:
+        return Problem("missing", f"that {named} went out is in none of the files", node)
+    count, _ = logs.whole[origin]
+    if end.rests_on is None or end.rests_on <= count or logs.reaches(origin, end.timestamp):
         return Problem("bad", f"the log of {end.peer} knows nothing of {named}", node)
-    return Problem("missing", f"that {named} went out is in none of the files", node)
+    return Problem("missing", f"that {named} went out is not in the log of {end.peer}, {_TOO_SHORT}", node)
 
 
 def _contradiction(out: End, end: End, what: str) -> Problem:
@@ -180,15 +198,18 @@ class _Tokens:
             what = f"the node {end.node} of the delegation in entry {end.seq} of {end.origin} is in none of the files"
             yield Problem("missing", what, end.node)
 
+    def came_back(self, out: End) -> list[float]:
+        """The ends of the windows of BETs that came back from a delegation and are there."""
+        return [self.digests[one] for one in out.outcome.get("peer_bet", ()) if one in self.digests]
+
     def missing_evidence(self, out: End, end: End) -> Iterator[Problem]:
         """What went along and what came back, as far as both ends say. Agents may add lines of their own to an answer,
         so it is enough if one that came back is there."""
         for jti in (jti for jti in end.shown if jti not in self.bets):
             what = f"the BET {jti} that came with the delegation {out.node} is in none of the files"
             yield Problem("missing", what, jti)
-        came_back = out.outcome.get("peer_bet", ())
-        there = [self.digests[one] for one in came_back if one in self.digests]
-        if came_back and not there:
+        there = self.came_back(out)
+        if out.outcome.get("peer_bet") and not there:
             what = f"the evidence that came back from the delegation {out.node} is in none of the files"
             yield Problem("missing", what, out.node)
         elif out.outcome.get("last_evidence") in CAME_LATER and max(there, default=0.0) < (end.ended or 0.0):
@@ -253,18 +274,25 @@ def _read(paths: Iterable[Path]) -> _Logs:
 
 
 def _take(logs: _Logs, records: Iterator[Record]) -> None:
-    origin, missing = "", 0
+    origin, count, missing, last = "", 0, 0, b""
     awaiting: dict[int, End] = {}
     for record in records:
         if isinstance(record, Header):
-            origin, missing = record.origin, record.count
+            origin, count = record.origin, record.count
+            missing = count
             logs.origins.add(origin)
         elif isinstance(record, EntryLine):
             missing -= 1
+            last = record.data
             if b'"delegation"' in record.data:
                 _take_entry(logs, origin, awaiting, _parse(record.data))
     if origin and not missing:
-        logs.whole.add(origin)
+        logs.whole[origin] = max(logs.whole.get(origin, (0, 0.0)), (count, _time(last)))
+
+
+def _time(last: bytes) -> float:
+    found = _parse(last).get("timestamp") if last else 0
+    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def _parse(data: bytes) -> dict[str, Any]:
@@ -289,7 +317,7 @@ def _take_entry(logs: _Logs, origin: str, awaiting: dict[int, End], entry: dict[
         parameters = entry["action_parameters"]
         inbound = parameters.get("direction") == "inbound"
         if inbound or "callee" in parameters:
-            logs.served.add(entry["agent_id"] if inbound else parameters["callee"])
+            logs.served[entry["agent_id"] if inbound else parameters["callee"]].add(origin)
         if entry["decision"] not in LET_OUT or not went_on(entry):
             return
         end = End(
@@ -303,6 +331,9 @@ def _take_entry(logs: _Logs, origin: str, awaiting: dict[int, End], entry: dict[
             parameters["peer"] if inbound else "",
             parameters["caller"] if inbound else "",
             tuple(str(one["jti"]) for one in parameters["evidence"]) if inbound else (),
+            max((int(one["log_size"]) for one in parameters["evidence"] if "log_size" in one), default=None)
+            if inbound
+            else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise FormatError(f"an entry of a delegation is malformed: {e!r}") from None

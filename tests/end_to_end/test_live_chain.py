@@ -96,6 +96,17 @@ def test_files_ledgers_and_urls_beside_one_another(pair: Pair, tmp_path: Path) -
         assert (code, [log["file"] for log in said["logs"]]) == (0, [str(first), pair.urls[1]]), said
 
 
+def test_a_log_that_was_read_before_accuses_nobody(pair: Pair, tmp_path: Path) -> None:
+    for monitor, other in ((pair.a, pair.urls[1]), (pair.b, pair.urls[0])):
+        file = tmp_path / "before.jsonl"
+        assert lictor("log", "export", file, "-c", monitor.config).returncode == 0
+        pair.delegate()
+        code, said = pair.chain("verify", file, other)
+        assert (code, said["chain"]["verdict"]) == (3, "gap"), said
+        assert "read it again" in json.dumps(said["chain"]["problems"])
+        assert pair.chain("verify", *pair.urls)[0] == 0
+
+
 def test_one_side_only_is_a_gap(pair: Pair) -> None:
     code, said = pair.chain("verify", pair.urls[1])
     assert (code, said["chain"]["verdict"]) == (3, "gap")

@@ -110,7 +110,7 @@ def test_the_level_of_evidence(
     said = {**LOGGED, "log_origin": PEER.removeprefix("spiffe://"), **changes}
     ext = {name: value for name, value in said.items() if value is not None}
     draft = ask([node.token], [evidence(signer, node, ext=ext)])
-    assert [one["level"] for one in draft.evidence] == [level]
+    assert [(one["level"], one.get("log_size")) for one in draft.evidence] == [(level, 9 if level == 3 else None)]
 
 
 def test_two_parents_in_one_combined_line(ask: Ask, signer: KeySigner, node: ect.Minted) -> None:

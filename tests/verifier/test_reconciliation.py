@@ -176,6 +176,31 @@ def test_one_end_only(files: Files, caller: Any, callee: Any, state: Any, kind: 
     assert what in " ".join(problem.what for problem in problems)
 
 
+RESTS = [incoming(), ended(incoming())]
+RESTS[0]["action_parameters"] = {**RESTS[0]["action_parameters"], "evidence": [{"jti": SHOWN, "log_size": 2}]}
+LATER = {"agent_id": A, "action_type": "http_request", "timestamp": 1031.1}
+UNSHOWN = [outgoing(), ended(outgoing(), peer_ect=digest_of(), peer_bet=[])]
+OTHER = incoming(parents=("other",), decision="deny")
+
+
+@pytest.mark.parametrize(
+    ("caller", "callee", "kind"),
+    [
+        pytest.param([LATER | {"timestamp": 1030.0}], RESTS, "missing", id="the caller's log was read before"),
+        pytest.param([LATER | {"timestamp": 900.0}] * 2, RESTS, "bad", id="it is as long as the evidence says"),
+        pytest.param([LATER], RESTS, "bad", id="it goes on for longer than clocks differ"),
+        pytest.param(UNSHOWN, [OTHER], "missing", id="the callee's log was read before"),
+        pytest.param(UNSHOWN, [OTHER, LATER | {"timestamp": 1031.0}], "missing", id="no longer than clocks differ"),
+        pytest.param(UNSHOWN, [OTHER, LATER | {"timestamp": 1031.2}], "bad", id="the callee's log goes on"),
+        pytest.param(CALLER, [OTHER], "bad", id="the callee's evidence is there, the entry is not"),
+    ],
+)
+def test_what_was_read_too_early_accuses_nobody(files: Files, caller: Any, callee: Any, kind: str) -> None:
+    _, problems = reconcile([files.write(ONE, caller), files.write(TWO, callee)], chain())
+    assert [problem.kind for problem in problems] == [kind]
+    assert ("read it again" in problems[0].what) is (kind == "missing")
+
+
 @pytest.mark.parametrize(
     ("gone", "what"),
     [
