@@ -3,7 +3,8 @@
 An agent's work is a set of strands: one of its own (`root`), and one for each delegation that came in and is still
 open. An action belongs to a strand because the agent sent its token along (`asserted`), because the `traceparent`
 names the trace of the delegation (`traced`), because it is the only one open or, if several are, because it may be any
-of them (`inferred`); with none open it is the agent's own work (`root`).
+of them (`inferred`); with none open it is the agent's own work (`root`). A delegation that was answered is still found
+by what names it, as an agent may answer first and work later; nothing is inferred from it.
 
 Actions that may belong to several strands get a join node whose predecessors are all of them. Predecessors are of one
 workflow; strands of other workflows are named in the join node's `ext.also`.
@@ -28,6 +29,9 @@ Within = tuple[tuple[str, ...], ...]
 """Digests of bindings: of each who handed on, all that applied to it then."""
 MAX_OPEN = 1000
 """Open delegations of one agent; beyond, one of the trust domain that has most is taken for finished, its oldest."""
+MAX_OVER = 64
+"""Delegations of one agent that are over and can still be named, for an hour after they were last."""
+NAMED_S = 3600.0
 MAX_ALSO = 16
 MAX_WITHIN = 32
 """Bindings that a node may name as not to be exceeded."""
@@ -123,12 +127,16 @@ class Lineage:
         self._mint = mint
         self._root: Strand | None = None
         self._open: dict[str, Strand] = {}
+        self._over: dict[str, Strand] = {}
         self._joins: dict[frozenset[str], Strand] = {}
         self._by_token: dict[str, Strand] = {}
 
     def place(self, lines: Iterable[str], traceparent: str | None, now: float) -> Place:
         """Where an action belongs that came with these `Execution-Context` lines and this `traceparent`."""
+        self._forget(now)
         how, strands = self._find(lines, traceparent)
+        for strand in strands:
+            self._named_again(strand)
         if not strands:
             strand = self._own(now)
         elif len(strands) == 1:
@@ -162,6 +170,7 @@ class Lineage:
 
         Returns the node of the delegation that was taken for finished to make room, if one was.
         """
+        self._forget(now)
         dropped = self._crowding(peer) if len(self._open) >= MAX_OPEN else None
         if dropped is not None:
             self.finish(dropped)
@@ -198,23 +207,36 @@ class Lineage:
         if strand is None:
             return None
         self._joins.clear()
-        for token in strand.tokens:
-            if self._by_token.get(token) is strand:
-                del self._by_token[token]
+        self._over[node] = strand
         return strand
+
+    def _named_again(self, strand: Strand) -> None:
+        """One that is over is forgotten later than those that were not named since."""
+        if strand.of and self._over.pop(strand.of[0], None) is not None:
+            self._over[strand.of[0]] = strand
+
+    def _forget(self, now: float) -> None:
+        """Those that are over, if they were not named for long or are too many."""
+        while self._over:
+            node, strand = next(iter(self._over.items()))
+            if len(self._over) <= MAX_OVER and now - strand.used <= NAMED_S:
+                return
+            del self._over[node]
+            for token in strand.tokens:
+                if self._by_token.get(token) is strand:
+                    del self._by_token[token]
 
     def _find(self, lines: Iterable[str], traceparent: str | None) -> tuple[How, list[Strand]]:
         known = self._by_token
         named = {id(known[token]): known[token] for token in split_lines(lines) if token in known}
         if named:
             return "asserted", list(named.values())
-        if not self._open:
-            return "root", []
         trace = trace_id(traceparent)
-        traced = [strand for strand in self._open.values() if strand.trace == trace] if trace is not None else []
-        if traced:
-            return "traced", traced
-        return "inferred", list(self._open.values())
+        for strands in (self._open, self._over) if trace is not None else ():
+            traced = [strand for strand in strands.values() if strand.trace == trace]
+            if traced:
+                return "traced", traced
+        return ("inferred", list(self._open.values())) if self._open else ("root", [])
 
     def _own(self, now: float) -> Strand:
         """The agent's own work: a new workflow after an idle stretch, or before it has too many ancestors."""

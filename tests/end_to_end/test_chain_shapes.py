@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -38,12 +39,16 @@ HOW = {"execution-context": "asserted", "traceparent": "traced", TELEMETRY: "tra
 
 @dataclass(frozen=True)
 class Work:
-    """Work for the agent `to`, which then hands on parts of it. With `meet` two of the kind are done at one time."""
+    """Work for the agent `to`, which then hands on parts of it. With `meet` two of the kind are done at one time.
+
+    With `later` the agent answers first and does nothing until it is told to.
+    """
 
     to: str
     parts: tuple[Work, ...] = ()
     at_once: bool = False
     meet: bool = False
+    later: bool = False
 
 
 def work(to: str, *parts: Work, **more: bool) -> Work:
@@ -71,6 +76,8 @@ class Agent(Server):
         self.name = name
         self._spans = TracerProvider().get_tracer(name)
         self._meeting = threading.Barrier(2)
+        self.left: list[Callable[[], list[str]]] = []
+        """What was put off, each to be done once."""
 
     def join(self, monitor: Monitor, urls: dict[str, str]) -> None:
         self._urls = urls
@@ -95,8 +102,10 @@ class Agent(Server):
         headers = [(name, value) for name, value in handler.headers.items() if name.lower() == passed]
         if told["meet"]:
             self._meeting.wait(MEET_S)
-        with self.span(dict(handler.headers.items())):
-            answers = self.hand_on(told, headers, passed)
+        do = partial(self.do, told, dict(handler.headers.items()), headers, passed)
+        if told["later"]:
+            self.left.append(do)
+        answers = [] if told["later"] else do()
         if told["meet"]:
             self._meeting.wait(MEET_S)
         data = json.dumps(answers).encode()
@@ -104,6 +113,10 @@ class Agent(Server):
         handler.send_header("Content-Length", str(len(data)))
         handler.end_headers()
         handler.wfile.write(data)
+
+    def do(self, told: dict[str, Any], came: dict[str, str], headers: list[tuple[str, str]], passed: str) -> list[str]:
+        with self.span(came):
+            return self.hand_on(told, headers, passed)
 
     def span(self, headers: Mapping[str, str]) -> AbstractContextManager[Any]:
         """What is done within belongs to the trace that these headers name; without any, to a new one."""
@@ -296,3 +309,15 @@ def test_a_pair_that_calls_back(shapes: Shapes, verified: Any, passed: str) -> N
     assert sorted(edges.values()) == ["ab", "ab", "ab", "ba"]
     assert ways(edges, nodes, "ba") == ["a b"]
     assert ways(edges, nodes, "ab") == ["a", "a b a", "a b a"]
+
+
+@passing
+def test_an_agent_that_answers_first_and_works_later(shapes: Shapes, verified: Any, passed: str) -> None:
+    """What names the work that it is belongs to it still; where nothing does, it is the agent's own work by then."""
+    shapes.begin(passed, work("a", work("b", work("c"), later=True)))
+    assert list(verified()[0].values()) == ["ab"]
+    assert shapes.agents["b"].left.pop()() == []
+    edges, nodes = verified()
+    assert list(edges.values()) == ["bc"]
+    assert ways(edges, nodes, "bc") == (["a b"] if passed else ["b"])
+    assert hows(shapes, "b", edges) == {HOW[passed] if passed else "root"}

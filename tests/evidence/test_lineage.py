@@ -11,7 +11,7 @@ import pytest
 from lictor.evidence import lineage
 from lictor.evidence.claims import check_extension, new_id
 from lictor.evidence.ect import Minted
-from lictor.evidence.lineage import Lineage, trace_id
+from lictor.evidence.lineage import Lineage, Place, trace_id
 
 T1 = "00-12345678901234567890123456789012-1234567890123456-01"
 T2 = "00-22345678901234567890123456789012-1234567890123456-01"
@@ -156,12 +156,43 @@ def test_a_join_has_no_more_predecessors_than_a_node_may_have(of: Lineage, mint:
     assert mint.made[of.place([], None, 1000.0).node][0].parents == tuple(n.jti for n in nodes[-100:])
 
 
-def test_what_is_finished_is_named_no_longer(of: Lineage, mint: Mint) -> None:
-    node = arrive(of, mint, W1, "a", T1)
+def test_what_is_over_can_be_named_and_nothing_is_inferred_from_it(of: Lineage, mint: Mint) -> None:
+    """An agent may answer first and work later."""
+    node = deep(of, mint, 2, "a", T1)
     of.finish(node.jti)
     of.finish(node.jti)
-    assert of.place([node.token, "a"], T1, 1000.0).how == "root"
     assert of.response(node.jti, 1000.0) is None
+    assert of.named(node.jti) == ()
+    named = Place(W1, node.jti, "asserted", 2, of=(node.jti,))
+    for lines, trace, how in (([node.token], None, "asserted"), (["a"], T2, "asserted"), ([], T1, "traced")):
+        assert of.place(lines, trace, 1000.0) == replace(named, how=how)
+    assert of.place([], None, 1000.0).how == "root"
+    other = arrive(of, mint, W2, "b", T1)
+    assert of.place([], T1, 1000.0).node == other.jti, "what is open goes before"
+    assert of.place([node.token], None, 1000.0) == named
+
+
+def test_what_is_over_is_forgotten_an_hour_after_it_was_named(of: Lineage, mint: Mint) -> None:
+    first, second = arrive(of, mint, W1, "a"), arrive(of, mint, W2, "b")
+    of.finish(first.jti)
+    of.finish(second.jti)
+    mint.now += 3000
+    assert of.place(["a"], None, mint.now).wid == W1
+    mint.now += 3000
+    assert [of.place([line], None, mint.now).how for line in ("b", "a")] == ["root", "asserted"]
+    assert not {"b", second.token} & of._by_token.keys()
+
+
+def test_of_what_is_over_the_last_are_kept(of: Lineage, mint: Mint) -> None:
+    nodes = [arrive(of, mint, W1, f"line {number}") for number in range(lineage.MAX_OVER + 2)]
+    for node in nodes:
+        of.finish(node.jti)
+    assert of.place(["line 2"], None, 1000.0).node == nodes[2].jti
+    assert [of.place([f"line {number}"], None, 1000.0).how for number in (0, 1)] == ["root", "root"]
+    arrive(of, mint, W1, "newest")
+    of.finish(next(iter(of._open)))
+    arrive(of, mint, W1, "open")
+    assert [of.place([f"line {number}"], None, 1000.0).how for number in (2, 3)] == ["asserted", "inferred"]
 
 
 def test_the_response_carries_a_fresh_node(of: Lineage, mint: Mint) -> None:
@@ -219,12 +250,13 @@ def test_tokens_of_a_long_strand_do_not_pile_up(of: Lineage, mint: Mint) -> None
     assert of.named(came) == of.named(newest.node) == of.named(node.jti) == (node.jti,)
     of.finish(next(reversed(of._open)))
     of.finish(node.jti)
-    assert not of._by_token
+    assert of.place([], None, mint.now + lineage.NAMED_S + 1).how == "root"
+    assert {id(strand) for strand in of._by_token.values()} == {id(of._root)}
 
 
-def deep(of: Lineage, mint: Mint, depth: int | None, line: str) -> Minted:
+def deep(of: Lineage, mint: Mint, depth: int | None, line: str, trace: str | None = None) -> Minted:
     node = mint(W1, (new_id(),))
-    of.open(node, [line], None, PEER, mint.now, depth)
+    of.open(node, [line], trace, PEER, mint.now, depth)
     return node
 
 
