@@ -61,17 +61,10 @@ class Bundle:
         """SHA-256 of the CA's certificate, in hex: what people compare by another way than the bundle came."""
         return self.ca.fingerprint(hashes.SHA256()).hex(":")
 
-    def is_current(self, now: datetime) -> bool:
-        """Whether what is in it may be relied on at `now`: neither its list nor its CA is out of date."""
-        return self.revoked.is_current(now) and self._in_time(now)
-
-    def _in_time(self, now: datetime) -> bool:
-        return self.ca.not_valid_before_utc <= now <= self.ca.not_valid_after_utc
-
     def check_current(self, now: datetime) -> None:
-        """Raises VerificationError unless `is_current`."""
+        """Raises VerificationError unless it may be relied on at `now`: neither its list nor its CA is out of date."""
         self.revoked.contains(0, now)
-        if not self._in_time(now):
+        if not self.ca.not_valid_before_utc <= now <= self.ca.not_valid_after_utc:
             raise VerificationError(f"the identity CA of {self.trust_domain} is out of date")
 
 

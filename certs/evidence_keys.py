@@ -101,7 +101,7 @@ class EvidenceKeys:
         known = self._known.get((kid, iss))
         if known is None:
             raise VerificationError(f"no key {kid!r} of {iss!r} is known that the identity CA vouches for")
-        if known.cert.serial_number in self._revoked:
+        if self.is_revoked(kid, iss):
             raise VerificationError(f"the certificate of the key {kid!r} of {iss!r} is revoked")
         if at is not None:
             try:
@@ -110,6 +110,11 @@ class EvidenceKeys:
                 raise VerificationError(f"{at!r} is not a time") from None
             check_dates(known.cert, moment)
         return known.key
+
+    def is_revoked(self, kid: str, iss: str) -> bool:
+        """Whether this is a key that was taken in, and its certificate is revoked."""
+        known = self._known.get((kid, iss))
+        return known is not None and known.cert.serial_number in self._revoked
 
     def jwks(self) -> list[dict[str, Any]]:
         """Every key taken in, as `evidence_jwk` writes it, in the order of arrival."""

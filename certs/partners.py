@@ -167,11 +167,6 @@ class Partners:
         self.refresh()
         return self.bundle(trust_domain)
 
-    def cas(self) -> tuple[bytes, ...]:
-        """The CAs (PEM) that may be relied on now, with a look at the files."""
-        self.refresh()
-        return tuple(bundle.ca_pem for bundle in self._known().values() if bundle.is_current(self._clock()))
-
     def state(self, trust_domain: str) -> tuple[int, bool]:
         """What changes when another bundle is taken or one runs out."""
         bundle = self._watched[trust_domain].current

@@ -94,6 +94,14 @@ class RevocationList:
             raise VerificationError(self._broken)
         return self._list.contains(serial, self._clock())
 
+    def now(self) -> Revoked:
+        """What may be relied on now, with a look at the file. Raises VerificationError like `is_revoked`."""
+        self.refresh()
+        if self._list is None:
+            raise VerificationError(self._broken)
+        self._list.contains(0, self._clock())
+        return self._list
+
     def refresh(self) -> bool:
         """Read the file again if it changed (time, size or inode); returns whether it did. Never raises.
 

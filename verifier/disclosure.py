@@ -9,19 +9,21 @@ the window.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ..certs.evidence_keys import EvidenceKeys
 from ..evidence import bet as bets
 from ..evidence.bet import Bet
+from ..evidence.checkpoint import parse_checkpoint
 from ..evidence.disclosure import outside, parse_disclosure
 from ..evidence.proof_files import parse_extra, parse_inclusion
 from ..evidence.salted import SD, Opened, open_disclosure, sd_digest
 from ..formats import base64url
 from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import FormatError, VerificationError
+from ..formats.signed_note import parse_note
 from .bets import bet_json
 from .proof import ProofReport, check_proof
 
@@ -45,14 +47,25 @@ class DisclosureReport:
         return shown if self.bet is None else {**shown, "bet": bet_json(self.bet)}
 
 
-def check_disclosure(text: str, ca_pem: bytes, policy: CheckpointPolicy | None = None) -> DisclosureReport:
-    """Verify a disclosure file. Raises FormatError and VerificationError naming what does not hold."""
+def claimed_origin(text: str) -> str:
+    """The log that a disclosure says it is of; nothing of it is verified. Raises FormatError."""
+    return parse_checkpoint(parse_note(parse_inclusion(parse_disclosure(text).proof).note)).origin
+
+
+def check_disclosure(
+    text: str, ca_pem: bytes, policy: CheckpointPolicy | None = None, revoked: Container[int] = frozenset()
+) -> DisclosureReport:
+    """Verify a disclosure file. `revoked`: serial numbers of certificates of that CA whose keys vouch for nothing.
+
+    Raises FormatError and VerificationError naming what does not hold.
+    """
     shown = parse_disclosure(text)
-    proof = check_proof(shown.proof, ca_pem, policy)
+    proof = check_proof(shown.proof, ca_pem, policy, revoked)
     if proof.kind != "inclusion" or proof.entry is None:
         raise FormatError("'proof' is not the proof of an entry")
     opened, hidden = _open(proof.entry, shown.fields)
-    one = _bet(shown.bet, shown.proof, proof, ca_pem) if shown.bet is not None else None
+    keys = EvidenceKeys(ca_pem, revoked)
+    one = _bet(shown.bet, shown.proof, proof, keys) if shown.bet is not None else None
     return DisclosureReport(proof, opened, hidden, one)
 
 
@@ -75,11 +88,10 @@ def _open(entry: dict[str, Any], texts: Iterable[str]) -> tuple[tuple[Opened, ..
     return tuple(opened), len(left)
 
 
-def _bet(token: str, text: str, proof: ProofReport, ca_pem: bytes) -> Bet:
+def _bet(token: str, text: str, proof: ProofReport, keys: EvidenceKeys) -> Bet:
     extra = parse_inclusion(text).extra
     assert extra is not None  # check_proof read it
     assert proof.entry is not None
-    keys = EvidenceKeys(ca_pem)
     for jwk in parse_extra(extra)[1]:
         keys.add_jwk(jwk)
     one = bets.verify(token, keys.resolve)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -39,17 +39,23 @@ class ProofReport:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def check_proof(text: str, ca_pem: bytes, policy: CheckpointPolicy | None = None) -> ProofReport:
-    """Verify a proof file. Raises FormatError and VerificationError naming what does not hold."""
-    return _consistency(text, ca_pem, policy) if text.startswith("{") else _inclusion(text, ca_pem, policy)
+def check_proof(
+    text: str, ca_pem: bytes, policy: CheckpointPolicy | None = None, revoked: Container[int] = frozenset()
+) -> ProofReport:
+    """Verify a proof file. `revoked`: serial numbers of certificates of that CA whose keys vouch for nothing.
+
+    Raises FormatError and VerificationError naming what does not hold.
+    """
+    check = _consistency if text.startswith("{") else _inclusion
+    return check(text, ca_pem, policy, revoked)
 
 
-def _inclusion(text: str, ca_pem: bytes, policy: CheckpointPolicy | None) -> ProofReport:
+def _inclusion(text: str, ca_pem: bytes, policy: CheckpointPolicy | None, revoked: Container[int]) -> ProofReport:
     proof = parse_inclusion(text)
     if proof.extra is None:
         raise FormatError("the proof has no extra line with the entry and the log's keys")
     data, jwks = parse_extra(proof.extra)
-    checkpoint, witnesses = _signed(proof.note, jwks, ca_pem, policy)
+    checkpoint, witnesses = _signed(proof.note, jwks, ca_pem, policy, revoked)
     if not verify_inclusion(leaf_hash(data), proof.index, checkpoint.size, proof.path, checkpoint.root):
         raise VerificationError(
             f"the entry is not entry {proof.index} of the log {checkpoint.origin} with {checkpoint.size} entries"
@@ -60,11 +66,11 @@ def _inclusion(text: str, ca_pem: bytes, policy: CheckpointPolicy | None) -> Pro
     return ProofReport("inclusion", *_head(checkpoint), witnesses, index=proof.index, entry=entry)
 
 
-def _consistency(text: str, ca_pem: bytes, policy: CheckpointPolicy | None) -> ProofReport:
+def _consistency(text: str, ca_pem: bytes, policy: CheckpointPolicy | None, revoked: Container[int]) -> ProofReport:
     proof = parse_consistency(text)
-    checkpoint, witnesses = _signed(proof.note, proof.keys, ca_pem, policy)
+    checkpoint, witnesses = _signed(proof.note, proof.keys, ca_pem, policy, revoked)
     if proof.old_note is not None:
-        old, _ = _signed(proof.old_note, proof.keys, ca_pem, None)
+        old, _ = _signed(proof.old_note, proof.keys, ca_pem, None, revoked)
         if (old.origin, old.size, old.root) != (checkpoint.origin, proof.old_size, proof.old_root):
             raise VerificationError("the earlier checkpoint is not of the size and root that the proof begins with")
     if not verify_consistency(proof.old_size, checkpoint.size, proof.path, proof.old_root, checkpoint.root):
@@ -86,12 +92,11 @@ def _head(checkpoint: Checkpoint) -> tuple[str, int, str]:
 
 
 def _signed(
-    text: str, jwks: Iterable[dict[str, Any]], ca_pem: bytes, policy: CheckpointPolicy | None
+    text: str, jwks: Sequence[dict[str, Any]], ca_pem: bytes, policy: CheckpointPolicy | None, revoked: Container[int]
 ) -> tuple[Checkpoint, tuple[str, ...]]:
     """The checkpoint, signed by the monitor that it names, and which witnesses of the policy signed it too."""
     note = parse_note(text)
-    origin = parse_checkpoint(note).origin
-    checkpoint = verify_checkpoint(text, origin, log_keys(jwks, origin, ca_pem))
+    checkpoint = _vouched(text, parse_checkpoint(note).origin, jwks, ca_pem, revoked)
     if policy is None:
         return checkpoint, ()
     names = policy.signers(note)
@@ -101,11 +106,29 @@ def _signed(
     return checkpoint, names
 
 
-def log_keys(jwks: Iterable[dict[str, Any]], origin: str, ca_pem: bytes) -> list[Verifier]:
-    """The keys of the log's own monitor among these, each vouched for by the CA. Raises VerificationError."""
-    keys, found = EvidenceKeys(ca_pem), []
+def _vouched(
+    text: str, origin: str, jwks: Sequence[dict[str, Any]], ca_pem: bytes, revoked: Container[int]
+) -> Checkpoint:
+    try:
+        return verify_checkpoint(text, origin, log_keys(jwks, origin, ca_pem, revoked))
+    except VerificationError:
+        verify_checkpoint(text, origin, log_keys(jwks, origin, ca_pem))  # what does not hold besides is said first
+        raise VerificationError(
+            f"the checkpoint of {origin} is signed by no key but such whose certificate is revoked"
+        ) from None
+
+
+def log_keys(
+    jwks: Iterable[dict[str, Any]], origin: str, ca_pem: bytes, revoked: Container[int] = frozenset()
+) -> list[Verifier]:
+    """The keys of the log's own monitor among these, each vouched for by the CA, without those that are revoked.
+
+    Raises VerificationError.
+    """
+    keys, found = EvidenceKeys(ca_pem, revoked), []
     for jwk in jwks:
         kid, iss = keys.add_jwk(jwk), str(jwk["iss"])
-        if iss.removeprefix("spiffe://") == origin and jwk.get("crv") == "Ed25519":
+        own = iss.removeprefix("spiffe://") == origin and jwk.get("crv") == "Ed25519"
+        if own and not keys.is_revoked(kid, iss):
             found.append(Verifier.of(origin, keys.resolve(kid, iss)))
     return found

@@ -14,6 +14,7 @@ from ...bindings.subjects import applies_to
 from ...certs.authority import read_certificate
 from ...certs.evidence_keys import EvidenceKeys, evidence_jwk
 from ...certs.partners import Partners
+from ...certs.revocation import RevocationList
 from ...evidence import bet, description
 from ...evidence.bet import Bet
 from ...evidence.description import Description
@@ -22,7 +23,7 @@ from ...formats.errors import FormatError, UsageError, VerificationError
 from ...formats.keys import KeySigner
 from ...formats.spiffe import SpiffeId
 from ...formats.watched import Watched
-from ..disclosure import check_disclosure
+from ..disclosure import check_disclosure, claimed_origin
 from . import ear
 from .appraisal import NotYet, Reason, References, check_sent
 from .config import VerifierConfig
@@ -52,6 +53,7 @@ class Desk:
         if self.jwk["kid"] != self._signer.kid:
             raise UsageError(f"{config.files.evidence_cert} is not the certificate of {config.files.evidence_key}")
         self._ca = config.domain.identity_ca.read_bytes()
+        self._revoked = RevocationList(config.domain.crl, self._ca)
         self._partners = Partners(read_certificate(config.domain.identity_ca), config.federation, strict=True)
         self._references = Watched("the directory of reference copies", self._files, self._load)
         self._register = Register(config.register)
@@ -69,7 +71,7 @@ class Desk:
         """
         if not applies_to(self._config.monitors, sender):
             raise VerificationError(f"{sender} may not push evidence to this Verifier")
-        keys = self._keys_of(sender)
+        keys = EvidenceKeys(*self._trusted_of(sender))
         for jwk in jwks:
             keys.add_jwk(jwk)
             if jwk["iss"] != sender:
@@ -94,12 +96,16 @@ class Desk:
         self._say_against(sender, [text for one in taken for text in one.contradictions])
         return verdicts
 
-    def _keys_of(self, monitor: str) -> EvidenceKeys:
-        """None yet, and none is taken that the CA of this monitor's trust domain has not certified."""
-        if not self._partners.speaks_for(monitor):
-            return EvidenceKeys(self._ca)
-        bundle = self._partners.now(SpiffeId.parse(monitor).trust_domain)
-        return EvidenceKeys(bundle.ca_pem, bundle.revoked.serials)
+    def _trusted_of(self, monitor: str) -> tuple[bytes, frozenset[int]]:
+        """The CA (PEM) that alone vouches for this monitor's evidence keys, and the serial numbers that it has revoked.
+
+        Raises VerificationError if they are not to be relied on now, FormatError for what is no SPIFFE ID.
+        """
+        domain = SpiffeId.parse(monitor).trust_domain
+        if domain not in self._partners:
+            return self._ca, self._revoked.now().serials
+        bundle = self._partners.now(domain)
+        return bundle.ca_pem, bundle.revoked.serials
 
     def _described(self, token: str, sender: str, keys: EvidenceKeys) -> Iterator[Description]:
         """The description, if it holds: `keys` are the sender's, so it is no other's."""
@@ -208,14 +214,16 @@ class Desk:
         if not applies_to((*config.relying_parties, *config.monitors), sender):
             raise VerificationError(f"{sender} may not hand disclosures to this Verifier")
         try:
-            shown = check_disclosure(text, b"".join((self._ca, *self._partners.cas())))
-            monitor, proof = f"spiffe://{shown.proof.origin}", shown.proof
+            monitor = f"spiffe://{claimed_origin(text)}"
+            ca_pem, revoked = self._trusted_of(monitor)
+            shown = check_disclosure(text, ca_pem, revoked=revoked)
             opened = {one.name: one.value for one in shown.opened}
             found = judge_again(shown.entry, opened, self._references_at(monitor), shown.bet)
         except (FormatError, VerificationError) as e:
             raise UsageError(str(e)) from None
         if not applies_to(config.monitors, monitor):
             raise UsageError(f"the entry is of {monitor}, whose evidence this Verifier does not take")
+        proof = shown.proof
         tree = proof.size, base64url.encode(bytes.fromhex(proof.root))
         against = self._register.disclosed(monitor, tree, shown.entry, found.problem, self._now())
         self._say_against(monitor, against)

@@ -5,33 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from cryptography import x509
-from end_to_end.world import binding, free_port
-from pushed import Pusher
-from serving import Served, conforms, serving, write_config
+from end_to_end.world import free_port
+from federating import NAMED, OURS, OWN, PARTNER, RULES, TABLE, THEIRS, VERIFIER, B, World, call, evidence, shown
+from serving import Served, serving, write_config
 
-from lictor.bindings.registry import load_binding
-from lictor.certs.authority import CLIENT_AUTH, DOCUMENT_SIGNING, SERVER_AUTH, Issuer, issue, new_key, pem
-from lictor.certs.bundle import make_bundle
 from lictor.certs.contexts import client_context, listener_context
 from lictor.certs.domain import TrustDomain
-from lictor.certs.evidence_keys import evidence_jwk
-from lictor.certs.monitors import host_name
 from lictor.cli.init import write_binding
 from lictor.evidence.disclosure import disclose
 from lictor.evidence.ledger import Ledger
 from lictor.evidence.sqlite_store import SqliteReader, SqliteStore
 from lictor.formats.errors import LictorError, VerificationError
-from lictor.formats.keys import KeySigner, write_private
 from lictor.verifier.service.asking import verify
 from lictor.verifier.service.config import VerifierConfig, load
 from lictor.verifier.service.corrective import Corrective
@@ -41,95 +32,18 @@ from lictor.verifier.service.log_client import LogClient
 from lictor.verifier.service.pulling import Pulling
 from lictor.verifier.service.tiles import Unchecked
 
-OWN, PARTNER = "v.test", "w.test"
-VERIFIER = f"spiffe://{OWN}/verifier/v"
-OURS, THEIRS, UNNAMED = (f"spiffe://{name}" for name in (f"{OWN}/monitor/m", f"{PARTNER}/monitor/m", f"{PARTNER}/x/y"))
-B = f"spiffe://{PARTNER}/agent/b"
-TABLE = f'[[federation]]\ntrust_domain = "{PARTNER}"\nbundle = "w.json"\n'
-NAMED = f"""monitors = ["spiffe://{OWN}/monitor/*", "spiffe://{PARTNER}/monitor/*"]
-relying_parties = ["spiffe://{OWN}/*", "{B}"]
-{TABLE}"""
-
-
-@dataclass
-class World:
-    """Two trust domains in a folder, in which the bundle of the partner's lies."""
-
-    folder: Path
-    domains: dict[str, TrustDomain]
-
-    def exchange(self) -> None:
-        beside = self.folder / "beside"
-        beside.write_text(json.dumps(make_bundle(self.domains[PARTNER])))
-        beside.rename(self.folder / "w.json")
-
-    def issuer(self, ca: str) -> Issuer:
-        path = self.domains[ca].path
-        return Issuer.load(path / "identity-ca.pem", path / "identity-ca.key")
-
-    def cert(self, ca: str, uri: str) -> tuple[Path, Path]:
-        """What the CA of a domain issues for whatever it is asked for."""
-        key, stem = new_key(), f"minted-{len(list(self.folder.iterdir()))}"
-        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri), host_name("127.0.0.1")]
-        usages = [SERVER_AUTH, CLIENT_AUTH]
-        made = issue(self.issuer(ca), key.public_key(), subject="minted", usages=usages, names=names, days=1)
-        files = self.folder / f"{stem}.pem", self.folder / f"{stem}.key"
-        files[0].write_bytes(pem(made))
-        write_private(files[1], key)
-        return files
-
-    def context(self, ca: str, uri: str) -> ssl.SSLContext:
-        """A client's of the Verifier, which it knows."""
-        return client_context(self.domains[OWN].identity_ca, *self.cert(ca, uri))
-
-    def pusher(self, name: str, agent: str = B) -> Pusher:
-        return Pusher(self.domains[name].monitor("m"), agent)
-
-    def jwk(self, signer: KeySigner, ca: str, uri: str) -> dict[str, Any]:
-        """A monitor's evidence key as the CA of a domain certifies it for whomever."""
-        names = [x509.UniformResourceIdentifier(uri)]
-        public = signer.public_key()
-        cert = issue(self.issuer(ca), public, subject="e", usages=[DOCUMENT_SIGNING], names=names, days=1)
-        return evidence_jwk(pem(cert))
+UNNAMED = f"spiffe://{PARTNER}/x/y"
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    domains = {name: TrustDomain.create(tmp_path / name, name) for name in (OWN, PARTNER)}
-    for domain in domains.values():
-        domain.add_monitor("m")
-    domains[OWN].add_verifier("v")
-    domains[OWN].add_agent("good")
-    made = World(tmp_path, domains)
-    made.exchange()
-    return made
+    return World.make(tmp_path)
 
 
 @pytest.fixture
 async def served(world: World) -> AsyncIterator[Served]:
     async with serving(world.folder, world.domains[OWN], NAMED) as found:
         yield found
-
-
-async def call(
-    served: Served, context: ssl.SSLContext, method: str, path: str, body: Any = None, session: Any = None
-) -> tuple[int, str]:
-    """Status and body; (0, what) where not even the handshake was completed."""
-    async with contextlib.AsyncExitStack() as stack:
-        session = session or await stack.enter_async_context(aiohttp.ClientSession())
-        url = f"https://127.0.0.1:{served.port}{path}"
-        try:
-            async with session.request(method, url, json=body, ssl=context) as answer:
-                found = await answer.read()
-                conforms(method, path, answer.status, answer.headers["Content-Type"], found)
-                return answer.status, found.decode()
-        except aiohttp.ClientError as e:
-            return 0, str(e)
-
-
-def evidence(pusher: Pusher, **changes: Any) -> dict[str, Any]:
-    """As a monitor pushes it to this Verifier."""
-    return {"keys": [pusher.jwk], "bets": [pusher.bet(aud=[VERIFIER])]} | changes
 
 
 async def test_a_partners_agent_is_appraised_and_asked_for(world: World, served: Served) -> None:
@@ -437,17 +351,12 @@ def test_configurations_that_are_refused(world: World, text: str, what: str) -> 
         Desk(load(write_config(world.folder, world.domains[OWN], text)))
 
 
-RULES = binding(tool_call=["urn:test:good"])
-
-
 async def test_a_binding_without_subjects_is_for_the_agents_of_the_monitors_own_domain(
     world: World, served: Served
 ) -> None:
     """Of an agent, then, that no monitor of its own domain tells of, nothing is missing; nor is it misjudged."""
     write_binding(world.folder / "known" / "p.json", RULES, world.domains[OWN])
     more = f'{NAMED}[references]\ndirectory = "known"\n'
-    digest = load_binding(json.dumps(RULES).encode(), "rules").digest
-    said = {"policy_id": RULES["policy_id"], "version": "1.0.0", "binding": digest, "behavior_id": "bhv-tool_call"}
     async with serving(world.folder, world.domains[OWN], more) as served:
         for who, ca, missing in ((OURS, OWN, False), (THEIRS, PARTNER, True)):
             push = evidence(world.pusher(ca))
@@ -455,34 +364,9 @@ async def test_a_binding_without_subjects_is_for_the_agents_of_the_monitors_own_
             reasons = [one["what"] for one in (await served.ask(B)).submodules[B].behavior["reasons"]]
             assert ("policy_missing" in reasons) == missing
         for ca, verdict in ((OWN, "misjudged"), (PARTNER, "agrees")):
-            text = await shown(world, ca, said)
+            text = await shown(world, world.pusher(ca))
             status, body = await served.call("POST", "/disclosures", text.encode())
             assert (status, json.loads(body)["verdict"]) == (200, verdict), body
-
-
-async def shown(world: World, ca: str, said: dict[str, str]) -> str:
-    """A disclosure of what an agent of the partner's did, by a monitor of this domain."""
-    pusher = world.pusher(ca)
-    entry = {
-        "agent_id": B,
-        "action_type": "tool_call",
-        "action_target": "urn:test:good",
-        "action_parameters": {"method": "POST"},
-        "decision": "allow",
-        "reason": "allowed",
-        "behaviors": [{**said, "result": "pass"}],
-        "wid": "w",
-        "node": "n",
-        "lineage": "root",
-    }
-    path = world.folder / f"{ca}.db"
-    ledger = Ledger.open(SqliteStore(path), pusher.id.removeprefix("spiffe://"), pusher.signer)
-    ledger.put_document("key", pusher.signer.kid, pusher.jwk)
-    ledger.add(entry)
-    await ledger.commit()
-    await ledger.close()
-    with contextlib.closing(SqliteReader(path)) as reader:
-        return disclose(reader, 0).text()
 
 
 async def test_a_disclosure_of_a_log_that_another_ca_certified(world: World, served: Served) -> None:
