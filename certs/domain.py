@@ -226,14 +226,20 @@ class TrustDomain:
             self._sign_crl(sorted({read_certificate(path).serial_number for path in certificates} - revoked))
         return files
 
-    def rotate_evidence(self, name: str, days: float = MONITOR_DAYS, *, overlap: bool = True) -> MonitorFiles:
+    def rotate_evidence(
+        self, name: str, days: float = MONITOR_DAYS, *, overlap: bool = True, revoke: bool = False
+    ) -> MonitorFiles:
         """Give the monitor a new evidence key. `overlap` keeps the one before, until `retire_evidence`, beside it.
 
-        Raises UsageError if there is no such monitor.
+        `revoke` puts the certificate of the one before on the revocation list. Raises UsageError if there is no such
+        monitor.
         """
         with self._locked():
             files = self.monitor(name)
+            before = read_certificate(files.evidence_cert).serial_number
             monitors.write_evidence(files, _positive(days), self._identity_issuer(), keep_former=overlap)
+            if revoke and before not in self._revoked_serials():
+                self._sign_crl([before])
         return files
 
     def retire_evidence(self, name: str) -> bool:

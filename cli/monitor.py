@@ -25,22 +25,26 @@ for _said in (monitor_describe.show, monitor_describe.verify, monitor_describe.d
 @command.command("rotate-evidence")
 @click.argument("name")
 @click.option("--days", type=float, default=MONITOR_DAYS, show_default=True, help="How long the certificate is good.")
-@click.option("--no-overlap", is_flag=True, help="Delete the key before at once: it is lost or known to others.")
+@click.option("--no-overlap", is_flag=True, help="Delete the key before at once: it is lost.")
+@click.option("--revoke", is_flag=True, help="Delete it at once and revoke its certificate: it is known to others.")
 @trust_option
 @json_option
-def rotate(name: str, days: float, no_overlap: bool, trust: Path, as_json: bool) -> None:
+def rotate(name: str, days: float, no_overlap: bool, revoke: bool, trust: Path, as_json: bool) -> None:
     """Give the monitor NAME a new evidence key and certificate. A running monitor takes it within a second.
 
     It signs tokens with the new key from then on, and checkpoints with both until `retire-evidence`. What the key
-    before has signed stays valid: its certificate is kept, here and in the log.
+    before has signed stays valid, unless you revoke it: its certificate is kept, here and in the log.
     """
-    files = TrustDomain.open(trust).rotate_evidence(name, days, overlap=not no_overlap)
+    overlap = not (no_overlap or revoke)
+    files = TrustDomain.open(trust).rotate_evidence(name, days, overlap=overlap, revoke=revoke)
     kid = evidence_jwk(files.evidence_cert.read_bytes())["kid"]
     if as_json:
-        print_json({"ok": True, "monitor": str(files.spiffe_id), "kid": kid, "overlap": not no_overlap})
+        print_json({"ok": True, "monitor": str(files.spiffe_id), "kid": kid, "overlap": overlap, "revoked": revoke})
         return
     console.print(f"{files.spiffe_id} signs with {kid}", markup=False)
-    if not no_overlap:
+    if revoke:
+        console.print("the key before is revoked; Verifiers refuse what it has signed, and partners with a new bundle")
+    if overlap:
         console.print(f"when witnesses and verifiers know it:  lictor monitor retire-evidence {name}", markup=False)
 
 

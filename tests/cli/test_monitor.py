@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from lictor.certs.authority import read_certificate
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import evidence_jwk
+from lictor.certs.revocation import RevocationList
 from lictor.cli import cli
 
 
@@ -44,6 +46,22 @@ def test_a_lost_key_is_deleted_at_once(domain: TrustDomain) -> None:
     assert made["overlap"] is False
     assert not domain.monitor("north").former_evidence_key.exists()
     assert made["kid"] == evidence_jwk(domain.monitor("north").evidence_cert.read_bytes())["kid"]
+
+
+def test_a_key_that_became_known_is_revoked(domain: TrustDomain) -> None:
+    files = domain.monitor("north")
+    before = read_certificate(files.evidence_cert).serial_number
+    made = json.loads(call(domain, "monitor", "rotate-evidence", "north", "--revoke", "--json").output)
+    assert (made["overlap"], made["revoked"]) == (False, True)
+    assert not files.former_evidence_key.exists()
+    revoked = RevocationList(domain.path / "crl.pem", domain.identity_ca.read_bytes())
+    now = read_certificate(files.evidence_cert).serial_number
+    assert [revoked.is_revoked(one) for one in (before, now, read_certificate(files.cert).serial_number)] == [
+        True,
+        False,
+        False,
+    ]
+    assert "is revoked" in call(domain, "monitor", "rotate-evidence", "north", "--revoke").output
 
 
 @pytest.mark.parametrize(("option", "text"), [((), "stays good until it expires"), (("--revoke",), "is revoked")])
