@@ -45,15 +45,17 @@ def until[T](ask: Callable[[], T | None], timeout: float = WAIT_S, what: str = "
 
 
 _given: set[int] = set()
+_PROCESSES = 16
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PROCESSES
 
 
 def free_port() -> int:
     """A port that is free now, from below the range that outgoing connections and port 0 are given theirs from.
 
-    None is given twice: it may be long until somebody listens on it.
+    None is given twice, nor to two processes of one run: it may be long until somebody listens on it.
     """
     while True:
-        port = random.randrange(10_000, 32_000)
+        port = random.randrange(10_000 + _PROCESS, 32_000, _PROCESSES)
         with socket.socket() as s, contextlib.suppress(OSError):
             s.bind(("127.0.0.1", port))
             if port not in _given:
