@@ -153,13 +153,13 @@ class Place:
 def placed(folder: Path, domain: TrustDomain, make_monitor: Start, outside: Outside, **given: Any) -> Iterator[Place]:
     """A place; nothing in it runs before it is started."""
     verifier = VerifierProcess(folder / "verifier", domain)
-    with contextlib.closing(Server(outside)) as server:
+    with contextlib.closing(Server(outside)) as server, contextlib.ExitStack() as stack:
+        stack.callback(verifier.stop)
         at = f"https://localhost:{server.port}"
         targets = "".join(target(f"urn:test:{n}", "data_source", f"{at}/{n}/**") for n in ("open", "closed"))
         more = f'[evidence]\ninterval_s = 0.5\n[interception]\nupstream_ca = "{outside.ca}"\n{verifier.table}'
         more += '[orders]\nfrom = ["spiffe://test.internal/agent/orchestrator"]\n'
         rules = {"main": binding(data_source_access=["urn:test:open"])}
         monitor = make_monitor("m", rules, targets, more=more, orders=verifier.orders, start=False, **given)
+        stack.callback(monitor.stop)
         yield Place(verifier, monitor, server)
-        monitor.stop()
-    verifier.stop()
