@@ -15,7 +15,7 @@ from typing import cast
 from aiohttp import web
 
 from ..formats.errors import LedgerError, UsageError, VerificationError
-from ..formats.spiffe import is_named
+from ..formats.spiffe import is_named, trust_domain
 from .contexts import listener_context, trust_partners
 from .identities import Identities
 from .listener import Listener
@@ -91,7 +91,7 @@ class Callers:
         except VerificationError:
             return ""
         own = self._partners is None or not self._partners.speaks_for(caller)
-        return caller if own else caller.removeprefix("spiffe://").partition("/")[0]
+        return caller if own else trust_domain(caller)
 
     def _end_silent(self, connection: web.RequestHandler) -> None:
         del self._silent[id(connection)]

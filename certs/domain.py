@@ -237,9 +237,9 @@ class TrustDomain:
         with self._locked():
             files = self.monitor(name)
             before = read_certificate(files.evidence_cert).serial_number
-            monitors.write_evidence(files, _positive(days), self._identity_issuer(), keep_former=overlap)
-            if revoke and before not in self._revoked_serials():
+            if revoke and before not in self._revoked_serials():  # first: broken off here, it can be given again
                 self._sign_crl([before])
+            monitors.write_evidence(files, _positive(days), self._identity_issuer(), keep_former=overlap)
         return files
 
     def retire_evidence(self, name: str) -> bool:

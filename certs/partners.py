@@ -51,7 +51,7 @@ def federated(base: Path, tables: Iterable[dict[str, str]], own: str) -> tuple[F
 
 def partners_among(tables: Iterable[Federated], named: Iterable[str]) -> tuple[Federated, ...]:
     """Those of whose trust domain a SPIFFE ID, or a pattern, is that is named."""
-    domains = {name.removeprefix("spiffe://").partition("/")[0] for name in named}
+    domains = set(map(trust_domain, named))
     return tuple(one for one in tables if one.trust_domain in domains)
 
 

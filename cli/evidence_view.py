@@ -12,6 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ..evidence.bet import Bet
+from ..formats.spiffe import trust_domain
 from ..verifier.chain import Chain, Node
 from .log_view import plain
 
@@ -37,12 +38,9 @@ def naming(chain: Chain) -> Callable[[str], str]:
     """How the agents and monitors of a chain are called: with their trust domain where it has several."""
     identities = [identity for node in chain.nodes.values() for identity in (node.agent, node.ect.issuer)]
 
-    def domain(identity: str) -> str:
-        return identity.removeprefix("spiffe://").partition("/")[0]
-
-    if len({domain(identity) for identity in identities}) < 2:
+    if len(set(map(trust_domain, identities))) < 2:
         return short
-    return lambda identity: f"{short(identity)} of {domain(identity)}"
+    return lambda identity: f"{short(identity)} of {trust_domain(identity)}"
 
 
 def _entries(count: str) -> str:

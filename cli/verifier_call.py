@@ -19,6 +19,7 @@ from ..certs.domain import TrustDomain
 from ..certs.partners import Federated
 from ..certs.servers import ExpectedServer
 from ..formats.errors import UsageError, VerificationError
+from ..formats.spiffe import trust_domain
 from .agent import trust_option
 from .log_options import FILE
 
@@ -64,17 +65,17 @@ class Call:
             raise UsageError(str(e)) from None
         return (Federated(found.trust_domain, self.bundle),)
 
-    def _accepted(self, trust_domain: str) -> str:
+    def _accepted(self, domain: str) -> str:
         if self.verifier is None:
-            return f"spiffe://{trust_domain}/verifier/*"
+            return f"spiffe://{domain}/verifier/*"
         try:
             check_subject(self.verifier)
         except UsageError as e:
             raise UsageError(f"--verifier: {e}") from None
-        its = self.verifier.removeprefix("spiffe://").partition("/")[0]
-        if its != trust_domain:
+        its = trust_domain(self.verifier)
+        if its != domain:
             raise UsageError(
-                f"--verifier: {self.verifier} is of the trust domain {its}, and the CA is that of {trust_domain}: give "
+                f"--verifier: {self.verifier} is of the trust domain {its}, and the CA is that of {domain}: give "
                 f"the trust bundle of {its} with --bundle"
             )
         return self.verifier

@@ -2,7 +2,7 @@
 
 Whoever may sign certificates can name as many agents as it likes, so only some of each trust domain are kept. One that
 is put aside has its windows closed; their rows are taken up again when it comes back. What is lost of it is which
-workflow its own work was.
+workflow its own work was, and how to name delegations that are over.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 
+from ..formats.spiffe import trust_domain
 from .entry import Tokens
 
 OWNER_BYTES = 8 * 1024 * 1024
@@ -39,7 +40,7 @@ class Deposit:
         waiting = self._waiting.get((owner, name))
         if waiting is not None:
             return "" if waiting[2] == tokens else "other evidence waits for this already"
-        size, domain = _size(tokens), _domain(owner)
+        size, domain = _size(tokens), trust_domain(owner)
         if self._bytes_of[owner] + size > OWNER_BYTES or self._bytes_of[domain] + size > ALL_BYTES - self._bytes:
             return "too much evidence waits already"
         self._waiting[owner, name] = now + self._seconds, size, tokens
@@ -66,15 +67,11 @@ class Deposit:
     def _remove(self, key: Key) -> Tokens:
         _, size, tokens = self._waiting.pop(key)
         self._bytes -= size
-        for one in (key[0], _domain(key[0])):
+        for one in (key[0], trust_domain(key[0])):
             self._bytes_of[one] -= size
             if not self._bytes_of[one]:
                 del self._bytes_of[one]
         return tokens
-
-
-def _domain(owner: str) -> str:
-    return owner.removeprefix("spiffe://").partition("/")[0]
 
 
 def _size(tokens: Tokens) -> int:

@@ -29,7 +29,7 @@ Within = tuple[tuple[str, ...], ...]
 """Digests of bindings: of each who handed on, all that applied to it then."""
 MAX_OPEN = 1000
 """Open delegations of one agent; beyond, one of the trust domain that has most is taken for finished, its oldest."""
-MAX_OVER = 64
+MAX_OVER = 256
 """Delegations of one agent that are over and can still be named, for an hour after they were last."""
 NAMED_S = 3600.0
 MAX_ALSO = 16
@@ -189,6 +189,7 @@ class Lineage:
         if strand is None:
             return None
         self._refresh(strand, now)
+        strand.used = now
         return strand.node, strand.peer or ""
 
     @property

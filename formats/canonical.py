@@ -70,16 +70,6 @@ def canonical(value: Any) -> bytes:
         raise FormatError(f"no canonical form: {e}") from None
 
 
-def is_canonical(value: Any, data: bytes) -> bool:
-    """Whether these bytes are the canonical form of what they were read as. Raises FormatError as `canonical` does."""
-    try:
-        if type(value) is dict and _is_exact(value.values()) and data.isascii():
-            return orjson.dumps(value, option=_OPTIONS) == data
-    except (orjson.JSONEncodeError, RecursionError):
-        pass
-    return canonical(value) == data
-
-
 def _is_exact(members: Iterable[Any]) -> bool:
     """Whether the encoder writes these values exactly or refuses them, names aside: cheaper than to build them."""
     for member in members:

@@ -35,7 +35,7 @@ from ..evidence.export import (
 from ..evidence.merkle import CompactTree, leaf_hash
 from ..evidence.sqlite_store import SqliteReader
 from ..formats import base64url, jws
-from ..formats.canonical import is_canonical
+from ..formats.canonical import canonical
 from ..formats.cosignature import CheckpointPolicy
 from ..formats.errors import FormatError, VerificationError
 from .described import DescribedCheck
@@ -294,7 +294,7 @@ def _parse(data: bytes, seq: int) -> dict[str, Any]:
     """The entry, if its bytes are the canonical form of what they say; then no second reading of them is possible."""
     try:
         entry = orjson.loads(data)
-        same = is_canonical(entry, data)
+        same = canonical(entry) == data
     except (orjson.JSONDecodeError, FormatError) as e:
         raise Found.bad("an entry cannot be read", "canonical JSON", str(e), seq) from None
     if not same or not isinstance(entry, dict):

@@ -290,6 +290,10 @@ def _take(logs: _Logs, records: Iterator[Record]) -> None:
         logs.whole[origin] = max(logs.whole.get(origin, (0, 0.0)), (count, _time(last)))
 
 
+def _rests_on(evidence: Iterable[Mapping[str, Any]]) -> int | None:
+    return max((int(one["log_size"]) for one in evidence if "log_size" in one), default=None)
+
+
 def _time(last: bytes) -> float:
     found = _parse(last).get("timestamp") if last else 0
     return float(found) if isinstance(found, int | float) else 0.0
@@ -331,9 +335,7 @@ def _take_entry(logs: _Logs, origin: str, awaiting: dict[int, End], entry: dict[
             parameters["peer"] if inbound else "",
             parameters["caller"] if inbound else "",
             tuple(str(one["jti"]) for one in parameters["evidence"]) if inbound else (),
-            max((int(one["log_size"]) for one in parameters["evidence"] if "log_size" in one), default=None)
-            if inbound
-            else None,
+            _rests_on(parameters["evidence"]) if inbound else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise FormatError(f"an entry of a delegation is malformed: {e!r}") from None

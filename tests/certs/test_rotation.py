@@ -6,11 +6,13 @@ import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from lictor.certs.authority import read_certificate
 from lictor.certs.domain import TrustDomain
 from lictor.certs.evidence_keys import evidence_jwk
 from lictor.certs.identity import peer_identity
@@ -120,3 +122,20 @@ def test_an_open_ca_key_is_not_used(own: TrustDomain, name: str, use: Callable[[
     (own.path / name).chmod(0o644)
     with pytest.raises(UsageError, match="is open to others"):
         use(own)
+
+
+def test_a_key_that_became_known_is_revoked_before_it_is_exchanged(
+    own: TrustDomain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken off in between, the command can be given again, and means the same key."""
+    files = own.monitor("north")
+    before = read_certificate(files.evidence_cert).serial_number
+    with monkeypatch.context() as patch:
+        patch.setattr(TrustDomain, "_sign_crl", Mock(side_effect=OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            own.rotate_evidence("north", overlap=False, revoke=True)
+    assert read_certificate(files.evidence_cert).serial_number == before
+    own.rotate_evidence("north", overlap=False, revoke=True)
+    revoked = RevocationList(own.crl, own.identity_ca.read_bytes())
+    now = read_certificate(files.evidence_cert).serial_number
+    assert (revoked.is_revoked(before), revoked.is_revoked(now)) == (True, False)

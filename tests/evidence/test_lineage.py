@@ -183,6 +183,15 @@ def test_what_is_over_is_forgotten_an_hour_after_it_was_named(of: Lineage, mint:
     assert not {"b", second.token} & of._by_token.keys()
 
 
+def test_what_was_answered_late_can_be_named_as_long(of: Lineage, mint: Mint) -> None:
+    node = arrive(of, mint, W1, "a")
+    mint.now += 2 * lineage.NAMED_S
+    of.response(node.jti, mint.now)
+    of.finish(node.jti)
+    mint.now += lineage.NAMED_S
+    assert of.place(["a"], None, mint.now).how == "asserted"
+
+
 def test_of_what_is_over_the_last_are_kept(of: Lineage, mint: Mint) -> None:
     nodes = [arrive(of, mint, W1, f"line {number}") for number in range(lineage.MAX_OVER + 2)]
     for node in nodes:
